@@ -1,0 +1,90 @@
+# `make` alone lists the targets. All of them work in one locked environment, .venv, made on demand.
+PYTHON ?= python3.11
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test minute lint format lock clean
+
+ACTIVATE := export PATH="$(CURDIR)/.venv/bin:$$PATH"
+INSTALL := .venv/bin/python -m pip install -q -q --no-input --disable-pip-version-check
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: .venv/.ready ## make .venv from requirements.lock (about 2.5 minutes, once)
+	@:
+
+demo: .venv/.ready ## see Phased DMD beside plain DMD
+	@$(ACTIVATE)
+	.venv/bin/python -m pdmd demo
+
+test: .venv/.ready ## run the tests
+	@$(ACTIVATE)
+	.venv/bin/python -m pytest --cov=pdmd --cov-report=term:skip-covered
+
+minute: .venv/.ready ## run the whole workflow at its minute size
+	@$(ACTIVATE)
+	.venv/bin/snakemake -c2 --configfile config/minute.yaml
+
+lint: .venv/.ready ## check style, types and the workflow
+	@$(ACTIVATE)
+	ruff check .
+	ruff format --check .
+	mypy pdmd
+	snakefmt --check Snakefile rules
+	python tests/lint_snakemake.py
+
+format: .venv/.ready ## format all code
+	@$(ACTIVATE)
+	ruff check --fix-only .
+	ruff format .
+	snakefmt Snakefile rules
+
+lock: .venv/.ready ## pin what .venv holds, after adding what pyproject.toml asks for
+	@$(INSTALL) -e '.[dev]'
+	echo '# Every package of .venv at its exact version (Linux, Python 3.11). Regenerate with: make lock' > $@.new
+	.venv/bin/python -m pip freeze --all --exclude-editable --exclude pdmd --exclude pip >> $@.new
+	if grep -n ' @ ' $@.new; then
+		echo 'make lock: the packages above came from a path or an address, and cannot be pinned' >&2
+		rm $@.new
+		exit 1
+	fi
+	mv $@.new requirements.lock
+	touch .venv/.ready
+
+clean: ## drop caches and have .venv made afresh; results stay
+	@rm -rf .venv/.ready .coverage .mypy_cache .pytest_cache .ruff_cache
+	find pdmd tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Written last, so a .venv without it is half-made and starts afresh: pip cannot tell a package that
+# a killed install left incomplete from a whole one. An older stamp means an update in place.
+.venv/.ready: requirements.lock pyproject.toml
+	@base=$$($(PYTHON) -c 'import sys; print(sys._base_executable if sys.version_info[:2] == (3, 11) else "")' 2>/dev/null) || base=
+	if [ -z "$$base" ]; then
+		echo "pdmd needs Python 3.11, and '$(PYTHON)' is not that: install python3.11, or name one: make setup PYTHON=/path/to/python3.11" >&2
+		exit 1
+	fi
+	if [ -f $@ ] && .venv/bin/python -m pip --version >/dev/null 2>&1; then
+		echo 'Updating .venv ...'
+		rm $@
+	else
+		has_venv() { "$$base" -c 'import ensurepip' 2>/dev/null; }
+		if ! has_venv && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+			echo 'Installing python3.11-venv ...'
+			(apt-get update && apt-get install -y --no-install-recommends python3.11-venv) >/dev/null 2>&1 || true
+		fi
+		if ! has_venv; then
+			echo "$$base cannot make virtual environments: install the package python3.11-venv, then run make again" >&2
+			exit 1
+		fi
+		echo 'Setting up .venv (about 2.5 minutes) ...'
+		rm -rf .venv
+		"$$base" -m venv .venv
+	fi
+	$(INSTALL) --no-deps -r requirements.lock
+	$(INSTALL) --no-deps -e .
+	touch $@
+	echo "... .venv is ready after $$SECONDS s"

@@ -1,0 +1,7 @@
+"""python -m pdmd."""
+
+import sys
+
+from pdmd.cli import main
+
+sys.exit(main())

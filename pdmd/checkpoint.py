@@ -1,0 +1,124 @@
+"""Training state on disk that survives a kill at any moment.
+
+A checkpoint is a folder `step-<n>` holding state.safetensors and, written last, manifest.json with
+the digest of the former.  It is written beside, flushed, and renamed once; the newest two are kept.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pdmd.errors import UserError
+from pdmd.storage import load_tensors, read_json, save_tensors, sha256, sync_folder, write_json
+
+KEEP = 2
+STATE, MANIFEST = "state.safetensors", "manifest.json"
+
+
+class Checkpoints:
+    """The checkpoints of one training job.
+
+    Args:
+        folder: where they lie; made when the first is saved.
+        fingerprint: digest of the configuration and inputs; others are refused.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str):
+        self.folder, self.fingerprint = folder, fingerprint
+
+    def save(self, step: int, tensors: Mapping[str, Tensor], extra: Mapping[str, Any]) -> Path:
+        """Keep the state after `step` updates, with a JSON value beside it."""
+        final = self.folder / f"step-{step:08d}"
+        beside = self.folder / f".{final.name}.{os.getpid()}"
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        save_tensors(beside / STATE, tensors)
+        manifest = {
+            "step": step,
+            "fingerprint": self.fingerprint,
+            "sha256": {STATE: sha256(beside / STATE)},
+            "extra": dict(extra),
+        }
+        write_json(beside / MANIFEST, manifest)
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(beside, final)
+        sync_folder(self.folder)
+        for old in self.listed()[:-KEEP]:
+            shutil.rmtree(old)
+        return final
+
+    def listed(self) -> list[Path]:
+        """Checkpoint folders, oldest first; temporary ones are not among them."""
+        return sorted(self.folder.glob("step-*"))
+
+    def latest(self) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+        """The newest valid checkpoint as (step, tensors, extra); bad ones are refused by name."""
+        for folder in reversed(self.listed()):
+            try:
+                return self._read(folder)
+            except UserError as error:
+                print(f"checkpoint refused: {error}", file=sys.stderr, flush=True)
+        return None
+
+    def _read(self, folder: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]]:
+        manifest = read_json(folder / MANIFEST)
+        if manifest.get("fingerprint") != self.fingerprint:
+            raise UserError(f"{folder / MANIFEST}: fingerprint: expected this run's configuration")
+        for name, digest in manifest["sha256"].items():
+            path = folder / name
+            if not path.exists():
+                raise UserError(f"{path}: missing: expected sha256 {digest}")
+            if sha256(path) != digest:
+                raise UserError(f"{path}: sha256 {sha256(path)}: expected {digest}")
+        return manifest["step"], load_tensors(folder / STATE), manifest["extra"]
+
+
+Modules = Mapping[str, nn.Module]
+Optimizers = Mapping[str, torch.optim.Optimizer]
+
+
+def state_tensors(modules: Modules, optimizers: Optimizers) -> dict[str, Tensor]:
+    """Flatten modules and optimiser states to named tensors."""
+    flat = {
+        f"{role}/{name}": tensor
+        for role, module in modules.items()
+        for name, tensor in module.state_dict().items()
+    }
+    for role, optimizer in optimizers.items():
+        for index, state in optimizer.state_dict()["state"].items():
+            flat |= {f"optimizer.{role}/{index}/{name}": value for name, value in state.items()}
+    return flat
+
+
+def restore_tensors(flat: Mapping[str, Tensor], modules: Modules, optimizers: Optimizers) -> None:
+    """Put named tensors back in place; the inverse of state_tensors."""
+    for role, module in modules.items():
+        prefix = f"{role}/"
+        module.load_state_dict(
+            {name[len(prefix) :]: value for name, value in flat.items() if name.startswith(prefix)}
+        )
+    for role, optimizer in optimizers.items():
+        states: dict[int, dict[str, Tensor]] = {}
+        for name, value in flat.items():
+            if name.startswith(f"optimizer.{role}/"):
+                _, index, key = name.split("/")
+                states.setdefault(int(index), {})[key] = value.clone()
+        whole = optimizer.state_dict()
+        whole["state"] = states
+        optimizer.load_state_dict(whole)
+
+
+def broken_role(modules: Modules) -> str | None:
+    """The first role whose weights are not all finite."""
+    for role, module in modules.items():
+        if not all(bool(torch.isfinite(p).all()) for p in module.parameters()):
+            return role
+    return None

@@ -1,0 +1,190 @@
+"""The command line: a subcommand for each stage of the chain, and `demo`, `report`, `status`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pdmd import __version__
+from pdmd.config import Config
+from pdmd.errors import UserError
+
+EPILOG = """\
+The stages are run by Snakemake: `snakemake -c2` makes every table, figure and the report.
+To run one by hand, give it the resolved config of a run, which Snakemake writes first:
+
+  pdmd distill --config results/mixture2d/phased2/config/distill.json --phase 1 --seeds 1 2 3 4 5
+"""
+
+
+def _config(text: str) -> Config:
+    from pdmd.storage import read_json
+
+    return read_json(Path(text))
+
+
+def _resolve(args: argparse.Namespace) -> None:
+    from pdmd.config import Experiment
+    from pdmd.demo import SETTINGS
+    from pdmd.storage import write_json
+
+    experiment = Experiment(args.root, json.loads(args.settings))
+    results = Path(experiment.settings["results"])
+    write_json(results / SETTINGS, experiment.settings)
+    folder = results / args.scenario
+    for name, part in experiment.parts(args.scenario).items():
+        write_json(folder / name, part)
+
+
+def _encode(args: argparse.Namespace) -> None:
+    from pdmd.digits import encode
+
+    encode(args.config)
+
+
+def _classifier(args: argparse.Namespace) -> None:
+    from pdmd.digits import train_classifier
+
+    train_classifier(args.config)
+
+
+def _fit(args: argparse.Namespace) -> None:
+    from pdmd.stages import fit_base, fit_runs
+
+    fit_runs(args.config, args.seeds) if args.seeds else fit_base(args.config)
+
+
+def _bank(args: argparse.Namespace) -> None:
+    from pdmd.stages import make_bank
+
+    make_bank(args.config, args.phase, args.seeds)
+
+
+def _distill(args: argparse.Namespace) -> None:
+    from pdmd.stages import distill_phase
+
+    distill_phase(args.config, args.phase, args.seeds)
+
+
+def _sample(args: argparse.Namespace) -> None:
+    from pdmd.stages import sample_method
+
+    sample_method(args.config, args.seeds)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from pdmd.evaluate import evaluate_fit, evaluate_method
+
+    run = evaluate_fit if args.config["kind"] == "fit" else evaluate_method
+    run(args.config, args.seeds)
+
+
+def _tables(args: argparse.Namespace) -> None:
+    from pdmd.tables import write_tables
+
+    write_tables(args.configs)
+
+
+def _figures(args: argparse.Namespace) -> None:
+    from pdmd.figures import draw_figures
+
+    draw_figures(args.configs)
+
+
+def _report(args: argparse.Namespace) -> None:
+    from pdmd.demo import make_report
+
+    make_report(Path(args.results), args.snakemake)
+
+
+def _status(args: argparse.Namespace) -> None:
+    from pdmd.demo import print_status
+
+    print_status(Path(args.results))
+
+
+def _record(args: argparse.Namespace) -> None:
+    from pdmd.record import keep_record
+
+    keep_record(Path(args.results), Path("docs/record"), Path("README.md"))
+
+
+def _demo(args: argparse.Namespace) -> None:
+    from pdmd.demo import run_demo
+
+    run_demo(args.cores, args.snakemake)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="pdmd",
+        description="Phased DMD, reproducible: distil, sample, measure, draw.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"pdmd {__version__}")
+    commands = top.add_subparsers(title="commands", metavar="", required=True)
+
+    def command(
+        name: str, run: Callable[[argparse.Namespace], None], text: str
+    ) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        return sub
+
+    def stage(
+        name: str, run: Callable[[argparse.Namespace], None], text: str, *extra: str
+    ) -> argparse.ArgumentParser:
+        sub = command(name, run, text)
+        what = "resolved config, results/<scenario>/[<method>/]config/<stage>.json"
+        sub.add_argument("--config", type=_config, required=True, metavar="FILE", help=what)
+        if "phase" in extra:
+            sub.add_argument("--phase", type=int, required=True, help="number of the phase, from 1")
+        if "seeds" in extra:
+            sub.add_argument("--seeds", type=int, nargs="+", required=True, help="train together")
+        return sub
+
+    demo = command("demo", _demo, "run everything through Snakemake, with progress")
+    demo.add_argument("--cores", type=int, default=2, help="cores to use (default: 2)")
+    demo.add_argument("snakemake", nargs="*", help="further Snakemake arguments, after --")
+    status = command("status", _status, "show the training jobs that run now")
+    status.add_argument("--results", default="results", help="results folder (default: results)")
+    report = command("report", _report, "write <results>/report.html if results are newer")
+    report.add_argument("--results", default="results", help="results folder (default: results)")
+    report.add_argument("snakemake", nargs="*", help="further Snakemake arguments, after --")
+    record = command("record", _record, "keep a demo's tables in docs/record and README.md")
+    record.add_argument("--results", default="results", help="results folder (default: results)")
+    resolve = command("resolve", _resolve, "write the configs that a scenario's jobs read")
+    resolve.add_argument("--root", type=Path, default=Path(), help="the repository (default: .)")
+    resolve.add_argument("--settings", required=True, help="merged config.yaml as JSON")
+    resolve.add_argument("--scenario", required=True)
+    stage("encode", _encode, "encode pictures to whitened latents")
+    stage("classifier", _classifier, "train the classifier that scores pictures")
+    fit = stage("fit", _fit, "fit the base network, or with --seeds one velocity a seed")
+    fit.add_argument("--seeds", type=int, nargs="+", help="train together")
+    stage("bank", _bank, "precompute what the frozen experts hand to a phase", "phase", "seeds")
+    stage("distill", _distill, "train the expert of one phase", "phase", "seeds")
+    stage("sample", _sample, "draw every seed's samples of record", "seeds")
+    stage("evaluate", _evaluate, "score samples, and samplers over training", "seeds")
+    for name, run, text in (
+        ("tables", _tables, "write a scenario's tables"),
+        ("figures", _figures, "draw a scenario's figures"),
+    ):
+        sub = command(name, run, text)
+        sub.add_argument("--configs", type=_config, nargs="+", required=True, metavar="FILE")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; a user's mistake is one line on stderr and exit status 2."""
+    try:
+        args = parser().parse_args(arguments)
+        args.run(args)
+    except UserError as error:
+        print(f"pdmd: {error}", file=sys.stderr)
+        return 2
+    return 0

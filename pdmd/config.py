@@ -1,0 +1,231 @@
+"""Read the configuration once, merge its diffs, refuse what is wrong in one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pdmd.errors import UserError
+
+Config = dict[str, Any]
+
+
+def merge(base: Config, diff: Config) -> Config:
+    """A new mapping: `diff` over `base`, mappings merged key by key, all else replaced."""
+    merged = dict(base)
+    for key, value in diff.items():
+        old = merged.get(key)
+        both = isinstance(old, dict) and isinstance(value, dict)
+        merged[key] = merge(old, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def read_yaml(path: Path) -> Any:
+    """Parse a YAML file. Raises UserError that names the file and line."""
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}: expected a readable YAML file") from error
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: {reason}: expected valid YAML") from error
+
+
+def check(value: Any, schema: Config, where: str) -> None:
+    """Validate against a JSON schema. Raises UserError: where, key, value, what was expected."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    error = best_match(Draft202012Validator(schema).iter_errors(value))
+    if error is None:
+        return
+    key = ".".join(str(part) for part in error.absolute_path)
+    expected = _expectation(error)
+    if error.validator == "additionalProperties":
+        unknown = sorted(set(error.instance) - set(error.schema["properties"]))[0]
+        key, shown = f"{key}.{unknown}".lstrip("."), repr(error.instance[unknown])
+    else:
+        shown = repr(error.instance)
+    shown = shown if len(shown) < 80 else shown[:77] + "..."
+    raise UserError(f"{where}: {key or 'the file'}: {shown}: expected {expected}")
+
+
+def _expectation(error: Any) -> str:
+    """What the failed keyword wanted, in words."""
+    kind, wanted = error.validator, error.validator_value
+    words = {
+        "type": f"a value of type {wanted}",
+        "enum": f"one of {', '.join(map(str, wanted)) if isinstance(wanted, list) else wanted}",
+        "minimum": f"at least {wanted}",
+        "maximum": f"at most {wanted}",
+        "exclusiveMinimum": f"more than {wanted}",
+        "exclusiveMaximum": f"less than {wanted}",
+        "minItems": f"at least {wanted} entries",
+        "maxItems": f"at most {wanted} entries",
+        "uniqueItems": "no entry twice",
+        "pattern": f"a name that matches {wanted}",
+        "const": f"{wanted!r}",
+    }
+    if kind == "additionalProperties":
+        return f"a known key, one of {', '.join(sorted(error.schema['properties']))}"
+    if kind == "required":
+        missing = [name for name in wanted if name not in error.instance]
+        return f"the key {', '.join(missing)}"
+    return words.get(kind, error.message)
+
+
+# The sections that each kind of job reads; a job runs again when one of its own changes, not else.
+IDENTITY = ("results", "scenario", "title", "threads")
+PARTS: dict[str, tuple[str, ...]] = {
+    "data": ("data",),
+    "classifier": ("data", "classifier"),
+    "base": ("flow", "data", "model", "fit", "save"),
+    "fit": ("kind", "flow", "data", "model", "fit", "save"),
+    "bank": ("kind", "flow", "data", "model", "student", "bank"),
+    "distill": ("kind", "flow", "data", "model", "teacher", "student", "distill", "bank", "save"),
+    "sample": ("kind", "flow", "data", "model", "teacher", "student", "evaluate"),
+    "evaluate": ("kind", "flow", "data", "model", "teacher", "student", "fit", "evaluate"),
+    "table": ("kind", "data", "student", "evaluate", "seeds"),
+}
+SHARED = ("data", "classifier", "base")
+JOBS = {
+    "teacher": ("sample", "evaluate", "table"),
+    "distill": ("bank", "distill", "sample", "evaluate", "table"),
+    "fit": ("fit", "evaluate", "table"),
+}
+
+
+class Experiment:
+    """The whole configuration: scenarios, methods and every resolved run.
+
+    Args:
+        root: the repository; config/ and workflow/schemas/ lie below it.
+        settings: the parsed config.yaml, overlays and command-line values already merged.
+    """
+
+    def __init__(self, root: Path, settings: Config):
+        self.root = root
+        schemas = root / "workflow" / "schemas"
+        check(settings, read_yaml(schemas / "config.schema.yaml"), "config")
+        self.settings = settings
+        self.run_schema = read_yaml(schemas / "run.schema.yaml")
+        self.methods: Config = read_yaml(root / "config" / "methods.yaml")
+        if not isinstance(self.methods, dict):
+            raise UserError("config/methods.yaml: the file: expected a mapping of methods")
+        self.scenarios: list[str] = settings["scenarios"]
+        self.runs = {
+            (scenario, method): self._resolve(scenario, method)
+            for scenario in self.scenarios
+            for method in self.method_names(scenario)
+        }
+
+    def scenario(self, name: str) -> Config:
+        """One scenario's settings: defaults, its file, then the overlay."""
+        path = self.root / "config" / "scenarios" / f"{name}.yaml"
+        if not path.exists():
+            known = sorted(p.stem for p in path.parent.glob("*.yaml"))
+            raise UserError(f"config: scenarios: {name!r}: expected one of {', '.join(known)}")
+        diff = read_yaml(path)
+        if not isinstance(diff, dict):
+            raise UserError(f"{path}: {diff!r}: expected a mapping")
+        merged = merge(self.settings["defaults"], diff)
+        overrides = self.settings.get("overrides", {})
+        for unknown in set(overrides) - {"all", *(p.stem for p in path.parent.glob("*.yaml"))}:
+            raise UserError(f"config: overrides.{unknown}: expected `all` or a scenario's name")
+        for key in ("all", name):
+            merged = merge(merged, overrides.get(key, {}))
+        return merged
+
+    def method_names(self, scenario: str) -> list[str]:
+        """The methods of a scenario, in the order of its tables."""
+        names = self.scenario(scenario).get("methods")
+        if not isinstance(names, list) or not names:
+            raise UserError(f"{scenario}: methods: {names!r}: expected a list of methods")
+        for name in names:
+            if name not in self.methods:
+                known = ", ".join(self.methods)
+                raise UserError(f"{scenario}: methods: {name!r}: expected one of {known}")
+        return names
+
+    def parts(self, scenario: str) -> dict[str, Config]:
+        """File below results/<scenario> -> what the jobs that read it need, and nothing else."""
+        names = self.method_names(scenario)
+        shared = self.runs[scenario, names[0]]
+        found = {f"config/{part}.json": _part(shared, part) for part in SHARED}
+        for name in names:
+            run = self.runs[scenario, name]
+            for part in JOBS[run["kind"]]:
+                found[f"{name}/config/{part}.json"] = {"method": name, **_part(run, part)}
+        return found
+
+    def seeds(self, scenario: str) -> list[int]:
+        """The seeds of a scenario."""
+        return self.scenario(scenario)["seeds"]
+
+    def groups(self, scenario: str) -> list[list[int]]:
+        """Seeds that train in one job."""
+        settings = self.scenario(scenario)
+        seeds = settings["seeds"]
+        return [seeds] if settings["together"] else [[seed] for seed in seeds]
+
+    def select(self, scenario: str, kinds: Iterable[str]) -> list[str]:
+        """The methods of a scenario whose kind is one of `kinds`."""
+        wanted = set(kinds)
+        names = self.method_names(scenario)
+        return [name for name in names if self.runs[scenario, name]["kind"] in wanted]
+
+    def phases(self, scenario: str, method: str) -> int:
+        """The number of phases that a method trains."""
+        run = self.runs[scenario, method]
+        return len(run["student"]["boundaries"]) if run["kind"] == "distill" else 1
+
+    def _resolve(self, scenario: str, method: str) -> Config:
+        run = merge(self.scenario(scenario), self.methods[method])
+        run.pop("methods")
+        run |= {"results": self.settings["results"], "scenario": scenario, "method": method}
+        where = f"{scenario}/{method}"
+        check(run, self.run_schema, where)
+        _check_together(run, where)
+        return run
+
+
+def _part(run: Config, part: str) -> Config:
+    """The sections of a run that one kind of job reads."""
+    return {key: run[key] for key in (*IDENTITY, *PARTS[part])}
+
+
+def load_experiment(root: Path, settings: Config) -> Experiment:
+    """Read the experiment; a mistake ends the program with one line."""
+    try:
+        return Experiment(root, settings)
+    except UserError as error:
+        raise SystemExit(f"pdmd: {error}") from None
+
+
+def _check_together(run: Config, where: str) -> None:
+    """What a schema cannot say: values that must fit one another."""
+    student, teacher = run["student"], run["teacher"]
+    boundaries = student["boundaries"]
+    if boundaries != sorted(set(boundaries)) or boundaries[-1] != student["steps"]:
+        raise UserError(
+            f"{where}: student.boundaries: {boundaries}: expected rising step counts that end at"
+            f" student.steps = {student['steps']}"
+        )
+    if run["kind"] == "distill" and run["distill"]["updates"] < len(boundaries):
+        raise UserError(
+            f"{where}: distill.updates: {run['distill']['updates']}: expected at least one for"
+            f" each of {len(boundaries)} phases"
+        )
+    if teacher["guidance"] != 1 and run["model"]["kind"] != "conditional-mlp":
+        raise UserError(
+            f"{where}: teacher.guidance: {teacher['guidance']}: expected 1 for model.kind"
+            f" {run['model']['kind']}, which has no null condition"
+        )
+    if teacher["kind"] == "exact" and run["data"]["kind"] == "digits":
+        raise UserError(
+            f"{where}: teacher.kind: 'exact': expected 'fitted' for data.kind digits, whose"
+            " velocity has no closed form"
+        )

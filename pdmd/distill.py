@@ -1,0 +1,285 @@
+"""Distribution matching distillation of one phase.
+
+Each iteration fits the fake score to the generator's present samples (`fake_updates` times, Eq. 13
+or, in the last phase, Eq. 8) and then moves the generator once along teacher - fake (Eq. 10).
+Plain DMD, DMD2 and Phased DMD are this loop with other phases and another cut of the gradient; the
+loop knows no model family and no metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from pdmd import objectives
+from pdmd.draws import Stream
+from pdmd.flow import Flow, renoise
+from pdmd.ledger import Ledger
+from pdmd.models.base import Condition, VelocityField, VelocityNetwork
+from pdmd.phases import Phase
+from pdmd.rollout import Rollout, exit_steps, sample, simulate_to_end, simulate_to_exit
+
+
+class Prompts(Protocol):
+    """Where conditions come from."""
+
+    def __call__(self, stream: Stream, batch: int) -> Condition: ...
+
+
+class Starts(Protocol):
+    """Where a phase's rollouts start."""
+
+    calls: float
+
+    def __call__(self, stream: Stream, batch: int) -> tuple[Tensor, Condition]: ...
+
+
+@dataclass
+class Roles:
+    """Who is who in one phase.
+
+    Attributes:
+        teacher: frozen, with its guidance; fake: trainable score of the generator's samples;
+        generator: the trainable expert; average: its exponential moving average, what is kept.
+    """
+
+    teacher: VelocityField
+    fake: VelocityNetwork
+    generator: VelocityNetwork
+    average: VelocityNetwork
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The hyper-parameters of a phase; config/README.md explains each."""
+
+    updates: int
+    batch: int
+    fake_updates: int
+    generator_lr: float
+    fake_lr: float
+    betas: tuple[float, float]
+    weight_decay: float
+    clip: float
+    ema: float
+    decay: float
+    backward: str  # "all" steps in the graph, or the "exit" step only
+    exits: str  # "stratified" over the batch, or one draw for each "update"
+    target: str  # "unbiased" (Eq. 11) or "biased"
+    gradient: str  # "literal" (Eq. 10) or "normalised"
+    normaliser: str  # "sample" or "batch"
+
+
+class NoiseStarts:
+    """Start from fresh noise and run the frozen experts of earlier phases online."""
+
+    def __init__(
+        self,
+        flow: Flow,
+        experts: Sequence[VelocityField],
+        times: tuple[float, ...],
+        shape: Sequence[int],
+        prompts: Prompts,
+    ):
+        self.flow, self.experts, self.times = flow, list(experts), times
+        self.shape, self.prompts, self.calls = shape, prompts, float(len(experts))
+
+    @torch.no_grad()
+    def __call__(self, stream: Stream, batch: int) -> tuple[Tensor, Condition]:
+        noise, condition = stream.normal(batch, self.shape), self.prompts(stream, batch)
+        return sample(self.flow, self.experts, self.times, noise, condition), condition
+
+
+class BankStarts:
+    """Start from precomputed outputs of the frozen experts.
+
+    Args:
+        x: (rows, runs, ...) intermediate latents; condition: (rows, runs) or None.
+    """
+
+    calls = 0.0
+
+    def __init__(self, x: Tensor, condition: Condition):
+        self.x, self.condition = x, condition
+
+    def __call__(self, stream: Stream, batch: int) -> tuple[Tensor, Condition]:
+        rows, runs = self.x.shape[:2]
+        row = stream.integers(batch, rows).to(self.x.device)
+        run = torch.arange(runs, device=self.x.device).repeat(batch)
+        return self.x[row, run], None if self.condition is None else self.condition[row, run]
+
+
+def scale_lr(optimizer: torch.optim.Optimizer, factor: float, base: float) -> None:
+    """Set every group's learning rate to factor * base."""
+    for group in optimizer.param_groups:
+        group["lr"] = factor * base
+
+
+def gradient_norms(parameters: Sequence[Tensor], runs: int) -> Tensor:
+    """(runs,) gradient norm of each run; stacked parameters have a leading axis of runs."""
+    squares = [p.grad.square().reshape(runs, -1).sum(1) for p in parameters if p.grad is not None]
+    return torch.stack(squares).sum(0).sqrt()
+
+
+def clip_gradients(parameters: Sequence[Tensor], norms: Tensor, limit: float) -> None:
+    """Scale the gradients of each run whose norm is above `limit`, in place."""
+    factor = (limit / norms.clamp_min(1e-12)).clamp(max=1.0)
+    if bool((factor == 1).all()):
+        return
+    for p in parameters:
+        if p.grad is not None:
+            grad = p.grad.view(len(factor), -1)
+            grad.mul_(factor[:, None])
+
+
+def check_finite(step: int, role: str, loss: Tensor, norms: Tensor) -> None:
+    """Stop before an update that would spoil the weights. Raises FloatingPointError."""
+    if not bool(torch.isfinite(loss.detach() + norms).all()):
+        raise FloatingPointError(f"step {step}: {role}: loss or gradient is not finite")
+
+
+class PhaseTrainer:
+    """One phase's training state and its update."""
+
+    kept = "average"
+
+    def __init__(
+        self,
+        flow: Flow,
+        phase: Phase,
+        recipe: Recipe,
+        roles: Roles,
+        starts: Starts,
+        seeds: Sequence[int],
+    ):
+        self.flow, self.phase, self.recipe, self.roles = flow, phase, recipe, roles
+        self.starts, self.seeds, self.runs = starts, seeds, len(seeds)
+        self.ledger = Ledger()
+        self.parameters: dict[str, list[Tensor]] = {
+            "fake": list(roles.fake.parameters()),
+            "generator": list(roles.generator.parameters()),
+        }
+        self.modules: Mapping[str, nn.Module] = {
+            "fake": roles.fake,
+            "generator": roles.generator,
+            "average": roles.average,
+        }
+        self.optimizers: Mapping[str, torch.optim.Optimizer] = {
+            role: torch.optim.AdamW(
+                self.parameters[role],
+                lr=lr,
+                betas=recipe.betas,
+                weight_decay=recipe.weight_decay,
+                fused=True,
+            )
+            for role, lr in (("fake", recipe.fake_lr), ("generator", recipe.generator_lr))
+        }
+
+    def update(self, step: int) -> dict[str, Tensor]:
+        """One iteration; returns (runs,) values to log. Raises FloatingPointError."""
+        factor = 1 - (1 - self.recipe.decay) * step / self.recipe.updates
+        scale_lr(self.optimizers["fake"], factor, self.recipe.fake_lr)
+        scale_lr(self.optimizers["generator"], factor, self.recipe.generator_lr)
+        fakes = [self._update_fake(step, i) for i in range(self.recipe.fake_updates)]
+        losses = torch.stack([loss for loss, _ in fakes])
+        record = self._update_generator(step)
+        record["fake_loss"] = losses.mean(0)
+        record["fake_lag"] = losses[0] - losses[-1]
+        record["fake_gradient_norm"] = torch.stack([norm for _, norm in fakes]).mean(0)
+        return record
+
+    def _rollout(self, stream: Stream) -> tuple[Rollout, Condition]:
+        recipe, phase = self.recipe, self.phase
+        x, condition = self.starts(stream, recipe.batch)
+        if recipe.backward == "all":
+            out = simulate_to_end(self.flow, self.roles.generator, phase, x, condition)
+        else:
+            if recipe.exits == "stratified":
+                exits = exit_steps(phase, recipe.batch, self.runs)
+            else:
+                drawn = stream.integers(1, phase.last - phase.first)
+                exits = phase.first + drawn.repeat(recipe.batch)
+            out = simulate_to_exit(self.flow, self.roles.generator, phase, x, condition, exits)
+        return out, condition
+
+    def _renoise(self, stream: Stream, x_s: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Carry samples to a drawn noise level: (x_t, eps, s, t)."""
+        t = self.phase.renoise_times(stream.uniform(self.recipe.batch))
+        s = objectives.full_like_time(self.phase.end, t)
+        eps = stream.normal(self.recipe.batch, x_s.shape[1:])
+        return renoise(self.flow, x_s, eps, s, t), eps, s, t
+
+    def _fake_loss(self, v: Tensor, x_s: Tensor, eps: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        if self.recipe.target == "biased":
+            return objectives.biased_loss(v, x_s, eps)
+        if self.phase.end == 0:
+            return objectives.flow_loss(v, x_s, eps)
+        return objectives.subinterval_loss(self.flow, v, x_s, eps, s, t)
+
+    def _update_fake(self, step: int, number: int) -> tuple[Tensor, Tensor]:
+        stream = Stream(self.seeds, step, f"fake{number}")
+        with torch.no_grad(), self.ledger.time("rollout"):
+            rollout, condition = self._rollout(stream)
+        self.ledger.count("rollout", rollout.calls + self.starts.calls)
+        with self.ledger.time("fake"):
+            x_t, eps, s, t = self._renoise(stream, rollout.x_s)
+            v = self.roles.fake(x_t, t, condition)
+            loss = objectives.per_run_mean(self._fake_loss(v, rollout.x_s, eps, s, t), self.runs)
+            norms = self._descend("fake", loss, step)
+        self.ledger.count("fake", 3)
+        return loss.detach(), norms
+
+    def _update_generator(self, step: int) -> dict[str, Tensor]:
+        stream = Stream(self.seeds, step, "generator")
+        with self.ledger.time("generator"):
+            rollout, condition = self._rollout(stream)
+        x_s = rollout.x_s.detach()
+        x_t, _, s, t = self._renoise(stream, x_s)
+        with torch.no_grad():
+            with self.ledger.time("teacher"):
+                teacher = self.roles.teacher(x_t, t, condition)
+            self.ledger.count("teacher", getattr(self.roles.teacher, "calls", 1))
+            with self.ledger.time("fake"):
+                fake = self.roles.fake(x_t, t, condition)
+            self.ledger.count("fake", 1)
+            if self.recipe.gradient == "literal":
+                gradient = objectives.generator_gradient(self.flow, teacher, fake, s, t)
+            else:
+                gradient = objectives.normalised_gradient(
+                    self.flow, x_t, teacher, fake, t, rollout.x0, self.runs, self.recipe.normaliser
+                )
+        with self.ledger.time("generator"):
+            loss = objectives.surrogate_loss(rollout.x_s, gradient)
+            norms = self._descend("generator", objectives.per_run_mean(loss, self.runs), step)
+            self._average()
+        taken = self.phase.last - self.phase.first if self.recipe.backward == "all" else 1
+        self.ledger.count("generator", rollout.calls + self.starts.calls + 2 * taken)
+        per_run = x_s.flatten(1).view(-1, self.runs, x_s[0].numel())
+        return {
+            "generator_loss": objectives.per_run_mean(
+                gradient.square().flatten(1).mean(1), self.runs
+            ).sqrt(),
+            "generator_gradient_norm": norms,
+            "sample_mean": per_run.mean((0, 2)),
+            "sample_std": per_run.std((0, 2)),
+        }
+
+    def _descend(self, role: str, loss: Tensor, step: int) -> Tensor:
+        """One optimiser step on the sum over runs; returns the (runs,) gradient norms."""
+        optimizer = self.optimizers[role]
+        optimizer.zero_grad(set_to_none=True)
+        loss.sum().backward()
+        norms = gradient_norms(self.parameters[role], self.runs)
+        check_finite(step, role, loss, norms)
+        clip_gradients(self.parameters[role], norms, self.recipe.clip)
+        optimizer.step()
+        return norms
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        average: list[Tensor] = list(self.roles.average.parameters())
+        torch._foreach_lerp_(average, self.parameters["generator"], 1 - self.recipe.ema)

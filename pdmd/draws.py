@@ -1,0 +1,47 @@
+"""Random draws that are functions of (seed, step, role) alone.
+
+A killed and resumed run needs no generator state: it draws the same numbers again.  Each of the
+runs that train together has its own seed and so sees the numbers it would see on its own; rows are
+interleaved (row = sample * runs + run).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def stream_seed(seed: int, step: int, role: str) -> int:
+    """A 63-bit seed from BLAKE2b of the three names."""
+    digest = hashlib.blake2b(f"{seed}/{step}/{role}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+class Stream:
+    """Successive draws for one (step, role), one generator for each run, made on the CPU."""
+
+    def __init__(self, seeds: Sequence[int], step: int, role: str, device: str = "cpu"):
+        self.device = device
+        self.generators = [
+            torch.Generator().manual_seed(stream_seed(seed, step, role)) for seed in seeds
+        ]
+
+    def normal(self, batch: int, shape: Sequence[int]) -> Tensor:
+        """Standard normal draws, (batch * runs, *shape)."""
+        return self._interleave([torch.randn(batch, *shape, generator=g) for g in self.generators])
+
+    def uniform(self, batch: int) -> Tensor:
+        """Uniform draws in [0, 1), (batch * runs,)."""
+        return self._interleave([torch.rand(batch, generator=g) for g in self.generators])
+
+    def integers(self, batch: int, high: int) -> Tensor:
+        """Uniform integers in [0, high), (batch * runs,)."""
+        return self._interleave(
+            [torch.randint(high, (batch,), generator=g) for g in self.generators]
+        )
+
+    def _interleave(self, parts: list[Tensor]) -> Tensor:
+        return torch.stack(parts, dim=1).flatten(0, 1).to(self.device)

@@ -1,0 +1,5 @@
+"""Figures of record."""
+
+
+def draw_figures(configs):
+    raise NotImplementedError

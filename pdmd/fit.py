@@ -1,0 +1,138 @@
+"""Fit velocities to data: teachers, the network students start from, the curves of Fig. 2."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pdmd import objectives
+from pdmd.data import Data
+from pdmd.distill import check_finite, clip_gradients, gradient_norms, scale_lr
+from pdmd.draws import Stream
+from pdmd.flow import Flow, renoise
+from pdmd.ledger import Ledger
+from pdmd.models.base import Condition, VelocityField, VelocityNetwork
+
+WARMUP, CLIP = 100, 1.0
+
+
+@dataclass(frozen=True)
+class FitRecipe:
+    """The hyper-parameters of a fit; config/README.md explains each."""
+
+    updates: int
+    batch: int
+    lr: float
+    ema: float
+    time: str
+    weight_decay: float = 0.0
+    null_share: float = 0.0
+    start: float = 0.0
+    target: str = "flow"  # Eq. 4, "unbiased" Eq. 11 or "biased" on (start, 1), or the "teacher"
+
+
+class FitTrainer:
+    """Score matching on data; one update a call."""
+
+    kept = "average"
+
+    def __init__(
+        self,
+        flow: Flow,
+        recipe: FitRecipe,
+        model: VelocityNetwork,
+        data: Data,
+        seeds: Sequence[int],
+        exact: VelocityField | None = None,
+    ):
+        self.flow, self.recipe, self.data, self.seeds = flow, recipe, data, seeds
+        self.runs, self.exact = len(seeds), exact
+        self.null = model.null
+        self.model, self.average = model, copy.deepcopy(model).requires_grad_(False)
+        self.parameters: list[Tensor] = list(model.parameters())
+        optimizer = torch.optim.AdamW(
+            self.parameters,
+            lr=recipe.lr,
+            betas=(0.9, 0.99),
+            weight_decay=recipe.weight_decay,
+            fused=True,
+        )
+        self.modules: Mapping[str, nn.Module] = {"model": model, "average": self.average}
+        self.optimizers: Mapping[str, torch.optim.Optimizer] = {"model": optimizer}
+        self.ledger = Ledger()
+
+    def update(self, step: int) -> dict[str, Tensor]:
+        """One optimiser step; returns (runs,) values to log. Raises FloatingPointError."""
+        recipe, optimizer = self.recipe, self.optimizers["model"]
+        warm = min(1.0, (step + 1) / WARMUP)
+        scale_lr(optimizer, warm * (1 - step / recipe.updates), recipe.lr)
+        stream = Stream(self.seeds, step, "fit")
+        with self.ledger.time("data"):
+            x_0, condition = self.data.draw(stream, recipe.batch)
+            condition = self._drop(stream, condition)
+        with self.ledger.time("model"):
+            loss = objectives.per_run_mean(self._loss(stream, x_0, condition), self.runs)
+            optimizer.zero_grad(set_to_none=True)
+            loss.sum().backward()
+            norms = gradient_norms(self.parameters, self.runs)
+            check_finite(step, "model", loss, norms)
+            clip_gradients(self.parameters, norms, CLIP)
+            optimizer.step()
+            weight = 1 - min(recipe.ema, (step + 1) / (step + 10))
+            average: list[Tensor] = list(self.average.parameters())
+            torch._foreach_lerp_(average, self.parameters, weight)
+        self.ledger.count("model", 3)
+        return {"loss": loss.detach(), "gradient_norm": norms}
+
+    def _drop(self, stream: Stream, condition: Condition) -> Condition:
+        """Replace a share of the conditions by the null condition."""
+        if condition is None or self.null is None:
+            return condition
+        gone = stream.uniform(self.recipe.batch) < self.recipe.null_share
+        return torch.where(gone, torch.full_like(condition, self.null), condition)
+
+    def _loss(self, stream: Stream, x_0: Tensor, condition: Condition) -> Tensor:
+        recipe, batch = self.recipe, self.recipe.batch
+        s = torch.full((len(x_0),), recipe.start)
+        t = draw_times(recipe.time, stream.uniform(batch), recipe.start)
+        zero = torch.zeros_like(s)
+        x_s = renoise(self.flow, x_0, stream.normal(batch, x_0.shape[1:]), zero, s)
+        eps = stream.normal(batch, x_0.shape[1:])
+        x_t = renoise(self.flow, x_s, eps, s, t)
+        v = self.model(x_t, t, condition)
+        if recipe.target == "teacher" and self.exact is not None:
+            return (v - self.exact(x_t, t, condition)).square().flatten(1).mean(1)
+        if recipe.target == "biased":
+            return objectives.biased_loss(v, x_s, eps)
+        if recipe.target == "unbiased":
+            return objectives.subinterval_loss(self.flow, v, x_s, eps, s, t)
+        return objectives.flow_loss(v, x_0, eps)
+
+
+def draw_times(law: str, uniform: Tensor, start: float) -> Tensor:
+    """Training times in (start, 1) from uniform draws: "uniform" or "logit-normal"."""
+    if law == "logit-normal":
+        inside = uniform.clamp(1e-4, 1 - 1e-4)
+        uniform = torch.sigmoid(1.2 * torch.special.ndtri(inside))
+    return start + (1 - start) * uniform
+
+
+@torch.no_grad()
+def heldout_loss(
+    flow: Flow, field: VelocityField, x_0: Tensor, condition: Condition, draws: int
+) -> float:
+    """Mean flow-matching loss (Eq. 4, per element) on samples never trained on.
+
+    Args:
+        x_0: (N, D); draws: noise draws for each sample.
+    """
+    stream = Stream([0], 0, "heldout")
+    x_0 = x_0.repeat(draws, 1)
+    repeated = None if condition is None else condition.repeat(draws)
+    t, eps = stream.uniform(len(x_0)), stream.normal(len(x_0), x_0.shape[1:])
+    x_t = renoise(flow, x_0, eps, torch.zeros_like(t), t)
+    return float(objectives.flow_loss(field(x_t, t, repeated), x_0, eps).mean())

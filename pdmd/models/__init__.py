@@ -1,0 +1,1 @@
+"""Velocity models behind one interface: velocity(x_t, t, condition)."""

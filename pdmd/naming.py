@@ -1,0 +1,55 @@
+"""One name and one colour for each method, in every table and figure.
+
+Colours are from Okabe and Ito's palette, told apart by the colour-blind; each method also has its
+own marker and dash, so that a figure reads in grey.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, VERMILION, PURPLE, GREY = "#C9B800", "#0072B2", "#D55E00", "#CC79A7", "#7F7F7F"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a method is shown.
+
+    Attributes:
+        label: in figures; colour, marker, dash: matplotlib's.
+    """
+
+    label: str
+    colour: str
+    marker: str
+    dash: str
+
+
+LOOKS = {
+    "teacher": Look("teacher", BLACK, "*", "-"),
+    "base": Look("base network", GREY, "P", "-"),
+    "dmd1": Look("DMD, 1 step", ORANGE, "o", "-"),
+    "dmd": Look("DMD, vanilla", SKY, "s", "--"),
+    "dmd2": Look("DMD2 (SGTS)", VERMILION, "^", "-"),
+    "phased2": Look("Phased, 2 x 2", BLUE, "D", "-"),
+    "phased4": Look("Phased, 4 x 1", GREEN, "v", "-."),
+    "phased2-biased": Look("Phased, 2 x 2, biased", PURPLE, "X", ":"),
+    "phased2-disjoint": Look("Phased, 2 x 2, disjoint", YELLOW, "h", ":"),
+    "full": Look("full interval, Eq. 4", BLACK, "o", "-"),
+    "unbiased": Look("unbiased on (.5, 1], Eq. 13", BLUE, "D", "--"),
+    "biased": Look("biased on (.5, 1]", PURPLE, "X", ":"),
+}
+_SPARE = [
+    Look("", colour, marker, "--")
+    for marker in ("<", ">", "p", "d")
+    for colour in (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
+]
+
+
+def look(method: str) -> Look:
+    """The look of a method; a new name gets a spare one that depends on the name alone."""
+    if method in LOOKS:
+        return LOOKS[method]
+    spare = _SPARE[sum(method.encode()) % len(_SPARE)]
+    return Look(method, spare.colour, spare.marker, spare.dash)

@@ -1,0 +1,87 @@
+"""The step grid of a few-step student and its division into phases (sec. 3, Fig. 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pdmd.flow import shift_time
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase: the steps its expert takes and the interval its scores are matched in.
+
+    Attributes:
+        number: 1 for the noisiest phase.
+        first, last: indices into the step grid; the expert takes steps first .. last - 1.
+        times: the whole step grid, times[0] = 1 down to times[-1] = 0.
+        raw_low, raw_high: range of the raw (unshifted) re-noising time u.
+        shift: warps u to t.
+        margin: keeps the re-noising time this far from the end of the phase and from 1.
+    """
+
+    number: int
+    first: int
+    last: int
+    times: tuple[float, ...]
+    raw_low: float
+    raw_high: float
+    shift: float
+    margin: float
+
+    @property
+    def end(self) -> float:
+        """t_k, the noise level that the phase's samples have."""
+        return self.times[self.last]
+
+    def renoise_times(self, uniform: Tensor) -> Tensor:
+        """Map uniform draws in [0, 1), any shape, to re-noising times t ~ T(t_k, .)."""
+        raw = self.raw_low + (self.raw_high - self.raw_low) * uniform
+        return shift_time(raw, self.shift).clamp(self.end + self.margin, 1 - self.margin)
+
+
+def step_grid(steps: int, shift: float) -> tuple[float, ...]:
+    """The steps + 1 times from 1 to 0, evenly spaced before the shift."""
+    return tuple(shift_time(raw_grid(steps), shift).tolist())
+
+
+def raw_grid(steps: int) -> Tensor:
+    """Evenly spaced raw times from 1 to 0, float64."""
+    return torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+
+
+def split_phases(
+    steps: int, boundaries: Sequence[int], shift: float, interval: str, margin: float
+) -> tuple[Phase, ...]:
+    """Cut the step grid into phases.
+
+    Args:
+        boundaries: for each phase the number of steps taken when it ends, e.g. (2, 4).
+        interval: "nested": re-noise in (t_k, 1), each phase's range contains the one before;
+            "disjoint": in (t_k, t_{k-1}), the ablation of Fig. 10.
+    Raises:
+        ValueError: boundaries that do not rise to `steps`, or an unknown interval.
+    """
+    if list(boundaries) != sorted(set(boundaries)) or not boundaries or boundaries[-1] != steps:
+        raise ValueError(f"boundaries: {list(boundaries)}: expected rising steps ending at {steps}")
+    if interval not in ("nested", "disjoint"):
+        raise ValueError(f"interval: {interval!r}: expected 'nested' or 'disjoint'")
+    times, raw = step_grid(steps, shift), raw_grid(steps).tolist()
+    firsts = [0, *boundaries[:-1]]
+    return tuple(
+        Phase(
+            number=number,
+            first=first,
+            last=last,
+            times=times,
+            raw_low=raw[last],
+            raw_high=raw[first] if interval == "disjoint" else 1.0,
+            shift=shift,
+            margin=margin,
+        )
+        for number, (first, last) in enumerate(zip(firsts, boundaries, strict=True), start=1)
+    )

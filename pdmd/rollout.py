@@ -1,0 +1,106 @@
+"""Backward simulation: the student's own few-step sampling, and where its gradient is cut.
+
+Euler steps run from a phase's start to an exit step; the exit step jumps straight to the phase's
+end t_k (Eq. 9 and Fig. 1; in the last phase t_k = 0 and this is the stochastic gradient truncation
+of DMD2 and Self-Forcing).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pdmd.flow import Flow, per_sample, predict_x0, step_to
+from pdmd.models.base import Condition, VelocityField, take
+from pdmd.objectives import full_like_time
+from pdmd.phases import Phase
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """The end of a backward simulation.
+
+    Attributes:
+        x_s: (N, ...) samples at the phase's end; carries the gradient, if one was asked for.
+        x0: (N, ...) the clean estimate of the last network call, detached.
+        calls: network calls in units of the whole batch (a call on half the rows counts .5).
+    """
+
+    x_s: Tensor
+    x0: Tensor
+    calls: float
+
+
+def exit_steps(phase: Phase, batch: int, runs: int) -> Tensor:
+    """Stratified exit steps, (batch * runs,), ascending: an equal share of rows for each step.
+
+    Rows are exchangeable, so this has the uniform law of one draw per update with less variance,
+    and every simulation stops paying for a row once that row has left.
+    """
+    share = torch.arange(batch) * (phase.last - phase.first) // batch
+    return phase.first + share.repeat_interleave(runs)
+
+
+def simulate_to_end(
+    flow: Flow, velocity: VelocityField, phase: Phase, x: Tensor, condition: Condition
+) -> Rollout:
+    """Take every step of the phase; with gradients on, all calls stay in the graph (vanilla)."""
+    x0 = x
+    for i in range(phase.first, phase.last):
+        t, s = full_like_time(phase.times[i], x), full_like_time(phase.times[i + 1], x)
+        v = velocity(x, t, condition)
+        x0 = predict_x0(flow, x.detach(), v.detach(), t)
+        x = step_to(flow, x, v, t, s)
+    return Rollout(x, x0, phase.last - phase.first)
+
+
+def simulate_to_exit(
+    flow: Flow,
+    velocity: VelocityField,
+    phase: Phase,
+    x: Tensor,
+    condition: Condition,
+    exits: Tensor,
+) -> Rollout:
+    """Leave at each row's exit step; only that last call can carry a gradient (SGTS).
+
+    Args:
+        x: (N, ...) rows at the phase's first step.
+        exits: (N,) grid indices, first <= exit < last; cheapest in ascending order.
+    """
+    calls = 1.0
+    x = x.clone()
+    with torch.no_grad():
+        for i in range(phase.first, int(exits.max())):
+            gone = exits <= i
+            start = int(gone.cumprod(0).sum())  # rows before the first that is still under way
+            rows = slice(start, None)
+            t, s = (
+                full_like_time(phase.times[i], x[rows]),
+                full_like_time(phase.times[i + 1], x[rows]),
+            )
+            v = velocity(x[rows], t, take(condition, rows))
+            moved = step_to(flow, x[rows], v, t, s)
+            x[rows] = torch.where(per_sample(gone[rows], moved), x[rows], moved)
+            calls += 1 - start / len(x)
+    t = torch.tensor(phase.times, dtype=x.dtype, device=x.device)[exits.to(x.device)]
+    v = velocity(x, t, condition)
+    x_s = step_to(flow, x, v, t, full_like_time(phase.end, x))
+    return Rollout(x_s, predict_x0(flow, x, v.detach(), t), calls)
+
+
+def sample(
+    flow: Flow,
+    velocities: Sequence[VelocityField],
+    times: Sequence[float],
+    x: Tensor,
+    condition: Condition,
+) -> Tensor:
+    """Plain inference: step i calls velocities[i] and moves from times[i] to times[i + 1]."""
+    for i, velocity in enumerate(velocities):
+        t, s = full_like_time(times[i], x), full_like_time(times[i + 1], x)
+        x = step_to(flow, x, velocity(x, t, condition), t, s)
+    return x

@@ -1,0 +1,313 @@
+"""The stages of the chain that train or sample: read a resolved config, write files of record."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pdmd import provenance
+from pdmd.bank import INDEX, read_bank, write_bank
+from pdmd.config import Config
+from pdmd.data import Data, build_data, build_mixture, even_prompts
+from pdmd.distill import BankStarts, NoiseStarts, PhaseTrainer, Recipe, Roles, Starts
+from pdmd.draws import Stream
+from pdmd.fit import FitRecipe, FitTrainer, heldout_loss
+from pdmd.flow import FLOWS
+from pdmd.models.base import Condition, Guided, VelocityField, VelocityNetwork
+from pdmd.models.factory import build, load_files, load_stacked, unstack_state
+from pdmd.paths import Paths
+from pdmd.phases import Phase, split_phases, step_grid
+from pdmd.rollout import sample
+from pdmd.storage import fingerprint, load_tensors, save_tensors, sha256, write_json
+from pdmd.training import Finished, Save, clear_state, train, write_runs
+
+BASE_SEED = 0
+
+
+def prepare(config: Config) -> None:
+    """Set what makes a job fast and repeatable on its machine."""
+    torch.set_num_threads(config["threads"])
+    torch.set_flush_denormal(True)
+    torch.use_deterministic_algorithms(True)
+
+
+class Stage:
+    """What every stage looks up in a config.
+
+    Attributes:
+        flow, data, paths: of the scenario.
+    """
+
+    def __init__(self, config: Config):
+        self.config, self.paths = config, Paths(config)
+        self.flow = FLOWS[config["flow"]]
+        self.data: Data = build_data(config["data"], self.paths.data("train.safetensors"))
+
+    @cached_property
+    def phases(self) -> tuple[Phase, ...]:
+        """The phases of the student's step grid."""
+        names = ("steps", "boundaries", "shift", "interval", "margin")
+        return split_phases(*(self.config["student"][name] for name in names))
+
+    def inputs(self) -> list[Path]:
+        """Files that every run of the scenario reads."""
+        return (
+            [self.paths.data("train.safetensors")]
+            if self.config["data"]["kind"] == "digits"
+            else []
+        )
+
+    def exact(self) -> VelocityField | None:
+        """The exact velocity, where the data have one."""
+        spec = self.config["data"]
+        return None if spec["kind"] == "digits" else build_mixture(spec)
+
+    def network(self, runs: int, trainable: bool = False) -> VelocityNetwork:
+        """The base network, copied for each run."""
+        path = self.paths.base("model.safetensors")
+        states = [load_tensors(path)] * runs
+        spec = self.config["model"]
+        return load_stacked(spec, self.data.dim, self.data.classes, states, str(path), trainable)
+
+    def teacher(self, runs: int) -> Guided:
+        """The guided teacher."""
+        spec = self.config["teacher"]
+        exact = self.exact()
+        if spec["kind"] == "exact" and exact is not None:
+            return Guided(exact, spec["guidance"], None)
+        network = self.network(runs)
+        return Guided(network, spec["guidance"], network.null)
+
+    def experts(self, seeds: list[int], phases: tuple[Phase, ...]) -> list[VelocityField]:
+        """The trained velocity of every step of the given phases."""
+        found: list[VelocityField] = []
+        for phase in phases:
+            files = [self.paths.phase(seed, phase.number, "expert.safetensors") for seed in seeds]
+            expert = load_files(self.config["model"], self.data.dim, self.data.classes, files)
+            found += [expert] * (phase.last - phase.first)
+        return found
+
+    def save(self) -> Save:
+        """How often runs write."""
+        return Save(**self.config["save"])
+
+    def digest(self, inputs: list[Path], **extra: Any) -> str:
+        """What a checkpoint must agree with: the config and the digests of the inputs."""
+        files = {str(path): sha256(path) for path in inputs}
+        return fingerprint({"config": self.config, "inputs": files, **extra})
+
+
+def fit_base(config: Config) -> None:
+    """Fit the network that students and fake scores start from; the digits' teacher."""
+    prepare(config)
+    stage = Stage(config)
+    label, state = f"{config['scenario']} base", stage.paths.state("base", [BASE_SEED])
+    finished, trainer = _fit(stage, [BASE_SEED], label, state)
+    path = stage.paths.base("model.safetensors")
+    metadata = {"scenario": config["scenario"], "phase": "base"}
+    extra = _heldout_losses(stage, trainer.average)
+    folders = {BASE_SEED: path.parent}
+    write_runs(finished, trainer.average, unstack_state, folders, metadata, path.name, extra)
+    provenance.record(path.with_name("provenance.json"), config, [BASE_SEED], stage.inputs())
+    clear_state(state)
+
+
+def _heldout_losses(stage: Stage, field: VelocityField) -> dict[str, float]:
+    """Flow-matching losses on pictures trained on and on pictures never seen."""
+    if stage.config["data"]["kind"] != "digits":
+        return {}
+    losses = {}
+    for name in ("train", "heldout"):
+        part = load_tensors(stage.paths.data(f"{name}.safetensors"))
+        x_0, labels = part["latents"][:1000], part["labels"][:1000]
+        losses[f"{name}_loss"] = heldout_loss(stage.flow, field, x_0, labels, 8)
+    return losses
+
+
+def fit_runs(config: Config, seeds: list[int]) -> None:
+    """Fit one velocity for each seed: the three curves of the 1D toy."""
+    prepare(config)
+    stage = Stage(config)
+    label = f"{config['scenario']} {config['method']}"
+    state = stage.paths.state("phase1", seeds)
+    finished, trainer = _fit(stage, seeds, label, state)
+    _write_phase(stage, finished, trainer.average, seeds, 1, stage.inputs())
+    clear_state(state)
+
+
+def _fit(stage: Stage, seeds: list[int], label: str, state: Path) -> tuple[Finished, FitTrainer]:
+    recipe = FitRecipe(**stage.config["fit"])
+    model = build(stage.config["model"], stage.data.dim, stage.data.classes, len(seeds), seeds[0])
+    trainer = FitTrainer(stage.flow, recipe, model, stage.data, seeds, stage.exact())
+    digest = stage.digest(stage.inputs(), seeds=seeds)
+    return train(trainer, recipe.updates, stage.save(), state, digest, label), trainer
+
+
+def make_bank(config: Config, phase_number: int, seeds: list[int]) -> None:
+    """Run the frozen experts of the phases before `phase_number` once, for every seed."""
+    prepare(config)
+    stage, rows = Stage(config), config["bank"]["rows"]
+    before = stage.phases[: phase_number - 1]
+    experts = stage.experts(seeds, before)
+    x, condition = _from_noise(stage, experts, before[0].times, Stream(seeds, 0, "bank"), rows)
+    for run, seed in enumerate(seeds):
+        labels = None if condition is None else condition.view(rows, -1)[:, run]
+        own = x.view(rows, len(seeds), -1)[:, run]
+        write_bank(
+            stage.paths.bank(seed, phase_number), own, labels, seed, config["bank"]["shard_rows"]
+        )
+
+
+@torch.no_grad()
+def _from_noise(
+    stage: Stage,
+    velocities: list[VelocityField],
+    times: tuple[float, ...],
+    stream: Stream,
+    rows: int,
+    condition: Condition = None,
+    chunk: int = 4096,
+) -> tuple[Tensor, Condition]:
+    """Draw noise (and conditions, unless given) and take len(velocities) steps."""
+    noise = stream.normal(rows, (stage.data.dim,))
+    if condition is None:
+        condition = stage.data.prompts(stream, rows)
+    runs = len(noise) // rows
+    parts = []
+    for start in range(0, rows, chunk):
+        some = slice(start * runs, min(start + chunk, rows) * runs)
+        labels = None if condition is None else condition[some]
+        parts.append(sample(stage.flow, velocities, times, noise[some], labels))
+    return torch.cat(parts), condition
+
+
+def distill_phase(config: Config, phase_number: int, seeds: list[int]) -> None:
+    """Train the expert of one phase, for every seed of the job."""
+    prepare(config)
+    stage = Stage(config)
+    phase = stage.phases[phase_number - 1]
+    recipe = phase_recipe(config, phase)
+    inputs = _phase_inputs(stage, phase, seeds)
+    runs = len(seeds)
+    roles = Roles(
+        stage.teacher(runs),
+        stage.network(runs, trainable=True),
+        stage.network(runs, trainable=True),
+        stage.network(runs),
+    )
+    starts = _starts(stage, phase, seeds)
+    streams = [seed * 1000 + phase_number for seed in seeds]
+    trainer = PhaseTrainer(stage.flow, phase, recipe, roles, starts, streams)
+    label = f"{config['scenario']} {config['method']} phase {phase_number}"
+    state = stage.paths.state(f"phase{phase_number}", seeds)
+    digest = stage.digest(inputs, seeds=seeds, phase=phase_number)
+    finished = train(trainer, recipe.updates, stage.save(), state, digest, label)
+    _write_phase(stage, finished, roles.average, seeds, phase_number, inputs)
+    clear_state(state)
+
+
+def phase_recipe(config: Config, phase: Phase) -> Recipe:
+    """A phase's hyper-parameters: its share of the updates is its share of the steps."""
+    values = dict(config["distill"])
+    student = config["student"]
+    total, steps = values["updates"], student["steps"]
+    values["updates"] = max(1, total * phase.last // steps - total * phase.first // steps)
+    values["betas"] = tuple(values["betas"])
+    values |= {"backward": student["backward"], "exits": student["exits"]}
+    names = {field.name for field in dataclasses.fields(Recipe)}
+    return Recipe(**{name: value for name, value in values.items() if name in names})
+
+
+def _phase_inputs(stage: Stage, phase: Phase, seeds: list[int]) -> list[Path]:
+    """Every file that decides a phase's weights."""
+    paths = stage.paths
+    found = [*stage.inputs(), paths.base("model.safetensors")]
+    for seed in seeds:
+        for number in range(1, phase.number):
+            found.append(paths.phase(seed, number, "expert.safetensors"))
+        if phase.number > 1 and stage.config["bank"]["rows"]:
+            found.append(paths.bank(seed, phase.number) / INDEX)
+    return found
+
+
+def _starts(stage: Stage, phase: Phase, seeds: list[int]) -> Starts:
+    """Where the phase's rollouts start: noise, the bank, or the frozen experts online."""
+    if phase.number > 1 and stage.config["bank"]["rows"]:
+        banks = [read_bank(stage.paths.bank(seed, phase.number)) for seed in seeds]
+        x = torch.stack([x for x, _ in banks], 1)
+        labels = [condition for _, condition in banks if condition is not None]
+        return BankStarts(x, torch.stack(labels, 1) if labels else None)
+    experts = stage.experts(seeds, stage.phases[: phase.number - 1])
+    shape = (stage.data.dim,)
+    return NoiseStarts(stage.flow, experts, phase.times, shape, stage.data.prompts)
+
+
+def _write_phase(
+    stage: Stage,
+    finished: Finished,
+    kept: nn.Module,
+    seeds: list[int],
+    number: int,
+    inputs: list[Path],
+) -> None:
+    config = stage.config
+    metadata = {name: str(config[name]) for name in ("scenario", "method")} | {"phase": str(number)}
+    folders = {seed: stage.paths.phase(seed, number, "expert.safetensors").parent for seed in seeds}
+    for seed, folder in folders.items():
+        write_json(folder / "config.json", config)
+        provenance.record(folder / "provenance.json", config, [seed], inputs)
+    write_runs(finished, kept, unstack_state, folders, metadata)
+
+
+def sample_method(config: Config, seeds: list[int]) -> None:
+    """Draw every seed's samples of record; equal seeds see equal noise in every method."""
+    prepare(config)
+    stage, rows = Stage(config), config["evaluate"]["samples"]
+    velocities, times = trained_sampler(stage, seeds)
+    x, condition = draw_samples(stage, velocities, times, seeds, rows)
+    inputs = stage.inputs()
+    for run, seed in enumerate(seeds):
+        tensors = {"x": x.view(rows, len(seeds), -1)[:, run]}
+        if condition is not None:
+            tensors["condition"] = condition.view(rows, len(seeds))[:, run]
+        path = stage.paths.seed(seed, "samples.safetensors")
+        metadata = {"scenario": config["scenario"], "method": config["method"], "seed": str(seed)}
+        save_tensors(path, tensors, metadata)
+        own = [*inputs, *sampler_files(stage, seed)]
+        write_json(path.with_name("config.json"), config)
+        provenance.record(path.with_name("provenance.json"), config, [seed], own)
+
+
+def draw_samples(
+    stage: Stage,
+    velocities: list[VelocityField],
+    times: tuple[float, ...],
+    seeds: list[int],
+    rows: int,
+) -> tuple[Tensor, Condition]:
+    """Evaluation samples (rows * runs, ...) from noise that depends on the seed alone."""
+    condition = even_prompts(stage.data, rows, len(seeds))
+    return _from_noise(stage, velocities, times, Stream(seeds, 0, "sample"), rows, condition)
+
+
+def trained_sampler(
+    stage: Stage, seeds: list[int]
+) -> tuple[list[VelocityField], tuple[float, ...]]:
+    """The velocity of every step and the step grid of a method's final sampler."""
+    if stage.config["kind"] == "teacher":
+        spec = stage.config["teacher"]
+        return [stage.teacher(len(seeds))] * spec["steps"], step_grid(spec["steps"], spec["shift"])
+    return stage.experts(seeds, stage.phases), stage.phases[0].times
+
+
+def sampler_files(stage: Stage, seed: int) -> list[Path]:
+    """The weights behind one seed's samples."""
+    if stage.config["kind"] != "teacher":
+        return [stage.paths.phase(seed, p.number, "expert.safetensors") for p in stage.phases]
+    fitted = stage.config["teacher"]["kind"] == "fitted"
+    return [stage.paths.base("model.safetensors")] if fitted else []

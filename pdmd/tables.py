@@ -1,0 +1,248 @@
+"""Tables of record: a row a method, 95% intervals over seeds, as CSV, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pdmd import provenance
+from pdmd.config import Config
+from pdmd.metrics.intervals import mean_interval
+from pdmd.paths import Paths
+from pdmd.storage import read_json, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MODES = ["modes_covered", "tv", "effective_modes", "spread", "inliers", "energy"]
+STYLES = ["modes_covered", "tv"]
+DIVERSITY = ["coverage", "cosine", "feature_cosine", "density", "accuracy", "kid"]
+VELOCITY = ["velocity_rmse", "relative_error", "endpoint_rmse"]
+COST = ["updates", "seconds", "forward_equivalents", "peak_memory_mb"]
+
+FIDELITY = {"grid": "inliers", "digits": "density"}
+EQUAL = {
+    "grid": ["modes_covered", "tv", "effective_modes", "spread"],
+    "digits": ["coverage", "cosine", "accuracy", "kid"],
+}
+
+
+def interval_table(
+    values: Mapping[str, Sequence[Mapping[str, float]]], names: Sequence[str]
+) -> pd.DataFrame:
+    """Method -> its seeds' metrics, as a tidy frame: method, n, <metric>_mean, _low, _high."""
+    import pandas as pd
+
+    rows = []
+    for method, seeds in values.items():
+        row: dict[str, Any] = {"method": method, "n": len(seeds)}
+        for name in names:
+            mean, low, high = mean_interval([seed.get(name, math.nan) for seed in seeds])
+            row |= {f"{name}_mean": mean, f"{name}_low": low, f"{name}_high": high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def crossing(frontier: pd.DataFrame, fidelity: str, level: float) -> dict[str, float] | None:
+    """Metrics where training first reaches a fidelity, linear between snapshots; None if never."""
+    reached = frontier.index[frontier[fidelity] >= level]
+    if len(reached) == 0:
+        return None
+    after = frontier.loc[reached[0]]
+    if reached[0] == 0:
+        return {str(name): float(value) for name, value in after.items()}
+    before = frontier.loc[reached[0] - 1]
+    share = (level - before[fidelity]) / (after[fidelity] - before[fidelity])
+    mixed = before + share * (after - before)
+    return {str(name): float(value) for name, value in mixed.items()}
+
+
+def write_table(frame: pd.DataFrame, path: Path, caption: str) -> None:
+    """Write <path>.csv and its .md and .tex twins."""
+    write_text(path.with_suffix(".csv"), frame.to_csv(index=False, float_format="%.6g"))
+    short = readable(frame)
+    write_text(path.with_suffix(".md"), f"{caption}\n\n{markdown(short)}")
+    write_text(path.with_suffix(".tex"), latex(short, caption))
+
+
+def readable(frame: pd.DataFrame) -> pd.DataFrame:
+    """Fold mean, low and high of a metric into one cell: mean [low, high]."""
+    import pandas as pd
+
+    columns: dict[str, list[str]] = {}
+    for column in frame.columns:
+        if column.endswith("_mean"):
+            name = column.removesuffix("_mean")
+            triples = zip(frame[column], frame[f"{name}_low"], frame[f"{name}_high"], strict=True)
+            columns[name] = [_cell(*triple) for triple in triples]
+        elif not column.endswith(("_low", "_high")):
+            columns[column] = [str(value) for value in frame[column]]
+    return pd.DataFrame(columns)
+
+
+def _cell(mean: float, low: float, high: float) -> str:
+    if math.isnan(mean):
+        return "-"
+    size = max(abs(mean), 1e-9)
+    digits = 0 if size >= 1000 else 1 if size >= 10 else 3
+    if math.isnan(low) or math.isclose(low, high):
+        return f"{mean:.{digits}f}"
+    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A Markdown table with padded columns."""
+    header = [str(column) for column in frame.columns]
+    rows = [header, *[[str(value) for value in row] for row in frame.itertuples(index=False)]]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    lines = [
+        "| " + " | ".join(v.ljust(w) for v, w in zip(row, widths, strict=True)) + " |"
+        for row in rows
+    ]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]]) + "\n"
+
+
+def latex(frame: pd.DataFrame, caption: str) -> str:
+    """A booktabs table."""
+
+    def escape(text: str) -> str:
+        return text.replace("&", r"\&").replace("%", r"\%").replace("_", r"\_")
+
+    head = " & ".join(escape(str(column).replace("_", " ")) for column in frame.columns)
+    body = [
+        " & ".join(escape(str(v)) for v in row) + r" \\" for row in frame.itertuples(index=False)
+    ]
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{escape(caption)}}}"]
+    lines += [
+        rf"\begin{{tabular}}{{l{'r' * (len(frame.columns) - 1)}}}",
+        r"\toprule",
+        rf"{head} \\",
+    ]
+    lines += [r"\midrule", *body, r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+    return "\n".join(lines) + "\n"
+
+
+def read_metrics(configs: Iterable[Config]) -> dict[str, list[dict[str, float]]]:
+    """Method -> metrics.json of each seed."""
+    return {
+        config["method"]: [
+            read_json(Paths(config).seed(seed, "metrics.json")) for seed in config["seeds"]
+        ]
+        for config in configs
+    }
+
+
+def read_costs(configs: Iterable[Config]) -> dict[str, list[dict[str, float]]]:
+    """Method -> cost of each seed, summed over phases; seeds trained together share the seconds."""
+    costs: dict[str, list[dict[str, float]]] = {}
+    for config in configs:
+        if config["kind"] == "teacher":
+            continue
+        paths, seeds = Paths(config), []
+        phases = len(config["student"]["boundaries"]) if config["kind"] == "distill" else 1
+        for seed in config["seeds"]:
+            parts = [
+                read_json(paths.phase(seed, number, "metrics.json"))
+                for number in range(1, phases + 1)
+            ]
+            seeds.append(
+                {
+                    "updates": sum(part["updates"] for part in parts),
+                    "seconds": sum(p["seconds"] / p["runs_trained_together"] for p in parts),
+                    "forward_equivalents": sum(
+                        sum(part["forward_equivalents_by_role"].values()) for part in parts
+                    ),
+                    "peak_memory_mb": max(part["peak_memory_mb"] for part in parts),
+                }
+            )
+        costs[config["method"]] = seeds
+    return costs
+
+
+def equal_fidelity_table(configs: Sequence[Config], levels: Sequence[float]) -> pd.DataFrame:
+    """Diversity where each seed's training first reaches a level of fidelity.
+
+    `n` counts the seeds that reach it; a method that never does has n = 0.
+    """
+    import pandas as pd
+
+    kind = configs[0]["data"]["kind"]
+    fidelity, frames = FIDELITY[kind], []
+    for level in levels:
+        found: dict[str, list[dict[str, float]]] = {}
+        for config in configs:
+            if config["kind"] != "distill":
+                continue
+            paths = [Paths(config).seed(seed, "frontier.csv") for seed in config["seeds"]]
+            hits = [crossing(pd.read_csv(path), fidelity, level) for path in paths]
+            found[config["method"]] = [hit for hit in hits if hit is not None]
+        frame = interval_table(found, EQUAL[kind])
+        frame.insert(1, fidelity, level)
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def exits_table(configs: Sequence[Config]) -> pd.DataFrame:
+    """What each exit step of the last phase gives, for methods that train with random exits.
+
+    Exit "all" is the mixture over exits, which the truncated gradient matches to the teacher.
+    """
+    import pandas as pd
+
+    kind, frames = configs[0]["data"]["kind"], []
+    for config in configs:
+        if config["kind"] != "distill" or config["student"]["backward"] != "exit":
+            continue
+        paths = [Paths(config).seed(seed, "exits.csv") for seed in config["seeds"]]
+        seeds = [pd.read_csv(path, dtype={"exit": str}).set_index("exit") for path in paths]
+        if len(seeds[0]) <= 2:
+            continue  # a phase of one step has one exit
+        for exit_step in seeds[0].index:
+            found = [seed.loc[exit_step].to_dict() for seed in seeds]
+            frame = interval_table({config["method"]: found}, [FIDELITY[kind], *EQUAL[kind]])
+            frame.insert(1, "exit", exit_step)
+            frames.append(frame)
+    columns = ["method", "exit", "n"]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+
+
+def write_tables(configs: Sequence[Config]) -> None:
+    """Write every table of one scenario from its resolved runs."""
+    first = configs[0]
+    kind, title, folder = first["data"]["kind"], first["title"], Paths(first).scenario / "tables"
+    metrics = read_metrics(configs)
+    note = "Mean and 95% interval over seeds."
+    if kind == "atoms":
+        table = interval_table(metrics, VELOCITY)
+        write_table(
+            table, folder / "velocity", f"{title}: error against the exact velocity. {note}"
+        )
+    else:
+        modes = MODES if kind == "grid" else STYLES
+        what = "modes and fidelity" if kind == "grid" else "writing styles covered"
+        write_table(interval_table(metrics, modes), folder / "modes", f"{title}: {what}. {note}")
+        levels = first["evaluate"]["levels"]
+        equal = equal_fidelity_table(configs, levels)
+        caption = (
+            f"{title}: diversity where training first reaches the same {FIDELITY[kind]}. {note}"
+        )
+        write_table(equal, folder / "equal_fidelity", caption)
+        caption = f"{title}: samples by exit step of the last phase, and their mixture. {note}"
+        write_table(exits_table(configs), folder / "exits", caption)
+        diversity = ["effective_modes", "tv", "modes_covered"] if kind == "grid" else DIVERSITY
+        write_table(
+            interval_table(metrics, diversity), folder / "diversity", f"{title}: diversity. {note}"
+        )
+    costs = interval_table(read_costs(configs), COST)
+    write_table(costs, folder / "runs", f"{title}: cost of one seed's training. {note}")
+    inputs = [Paths(c).seed(seed, "metrics.json") for c in configs for seed in c["seeds"]]
+    provenance.record(folder / "provenance.json", first, first["seeds"], inputs)
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The records of a stats.jsonl."""
+    return [json.loads(line) for line in path.read_text().splitlines()]

@@ -1,0 +1,111 @@
+"""How much training an experiment holds and how far it is: the sums behind progress lines."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pdmd.config import Config, Experiment
+
+STALE_SECONDS = 60.0  # a job that has not reported for so long is shown as silent
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training job.
+
+    Attributes:
+        label: as the job's own progress file names it; output: exists when it is done.
+        work: rows through the network times its size, in arbitrary units.
+    """
+
+    label: str
+    output: Path
+    work: float
+
+
+def network_size(model: Config) -> float:
+    """Roughly the number of weights that a row meets."""
+    layers = model["depth"] * (1 if model["kind"] == "mlp" else 4) + 1
+    return float(layers * model["width"] ** 2)
+
+
+def fit_work(run: Config, runs: int) -> float:
+    """Work of fitting one velocity for each of `runs` seeds."""
+    return 3 * run["fit"]["updates"] * run["fit"]["batch"] * runs * network_size(run["model"])
+
+
+def phase_work(run: Config, runs: int, number: int) -> float:
+    """Work of distilling one phase: rollouts, fake updates and the generator's."""
+    student, distill = run["student"], run["distill"]
+    first, last = [0, *student["boundaries"]][number - 1 : number + 1]
+    steps = last - first
+    rollout = float(steps) if student["backward"] == "all" else (steps + 1) / 2
+    rollout += 0 if run["bank"]["rows"] else first
+    backward = 2 * steps if student["backward"] == "all" else 2
+    calls = distill["fake_updates"] * (rollout + 3) + rollout + backward + 3
+    updates = distill["updates"] * steps / student["steps"]
+    return updates * distill["batch"] * runs * calls * network_size(run["model"])
+
+
+def training_jobs(experiment: Experiment) -> list[Job]:
+    """Every training job of an experiment."""
+    jobs = []
+    for scenario in experiment.scenarios:
+        folder = Path(experiment.settings["results"]) / scenario
+        methods = experiment.method_names(scenario)
+        if experiment.select(scenario, ["distill", "teacher"]):
+            run = experiment.runs[scenario, methods[0]]
+            jobs.append(
+                Job(f"{scenario} base", folder / "base/model.safetensors", fit_work(run, 1))
+            )
+        for method in methods:
+            run = experiment.runs[scenario, method]
+            if run["kind"] == "teacher":
+                continue
+            for seeds in experiment.groups(scenario):
+                for number in range(1, experiment.phases(scenario, method) + 1):
+                    output = folder / method / f"seed{seeds[-1]}/phase{number}/metrics.json"
+                    fits = run["kind"] == "fit"
+                    size = (
+                        fit_work(run, len(seeds)) if fits else phase_work(run, len(seeds), number)
+                    )
+                    name = f"{scenario} {method}" + ("" if fits else f" phase {number}")
+                    jobs.append(Job(name, output, size))
+    return jobs
+
+
+def running(results: Path) -> list[dict[str, Any]]:
+    """What the training jobs that run now last said of themselves, by label."""
+    found = []
+    for path in results.glob(".state/*/*/*/progress.json"):
+        try:
+            found.append(json.loads(path.read_text()))
+        except (OSError, ValueError):
+            continue  # it ended, or is being replaced, at this moment
+    return sorted(found, key=lambda value: str(value["label"]))
+
+
+def work_done(jobs: list[Job], now: list[dict[str, Any]]) -> float:
+    """Work behind us, running jobs by their share."""
+    shares = {value["label"]: value["step"] / value["updates"] for value in now}
+    return sum(job.work * (1 if job.output.exists() else shares.get(job.label, 0)) for job in jobs)
+
+
+def describe(value: dict[str, Any]) -> str:
+    """One running job in one line: label, updates, losses, time left."""
+    line = f"{value['label']:<38} {value['step']:>6}/{value['updates']} updates"
+    spent, step = value["now"] - value["started"], value["step"]
+    record = value["record"] or {}
+    for name in ("loss", "fake_loss"):
+        if name in record:
+            mean = sum(record[name]) / len(record[name])
+            line += f"  {name.replace('_', ' ')} {mean:.3f}"
+    if time.time() - value["now"] > STALE_SECONDS:
+        return f"{line}  silent for {time.time() - value['now']:.0f} s"
+    if step and spent > 1:
+        line += f"  {step / spent:.0f}/s"
+    return line

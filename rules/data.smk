@@ -1,0 +1,28 @@
+# Pictures to whitened latents, and the classifier that scores pictures.
+
+
+rule encode:
+    input:
+        config=shared("data"),
+    output:
+        expand(
+            f"{RESULTS}/{{{{scenario}}}}/data/{{name}}",
+            name=["train.safetensors", "heldout.safetensors", "codec.safetensors", "codec.json"],
+        ),
+    shell:
+        "python -m pdmd encode --config {input.config}"
+
+
+rule classifier:
+    input:
+        config=shared("classifier"),
+        pictures=expand(
+            f"{RESULTS}/{{{{scenario}}}}/data/{{name}}.safetensors", name=["train", "heldout"]
+        ),
+    output:
+        f"{RESULTS}/{{scenario}}/data/classifier.safetensors",
+        f"{RESULTS}/{{scenario}}/data/classifier.json",
+    benchmark:
+        f"{RESULTS}/{{scenario}}/data/classifier.benchmark.tsv"
+    shell:
+        "python -m pdmd classifier --config {input.config}"

@@ -1,0 +1,60 @@
+# Scores of samples, and of samplers over training.
+
+
+def snapshots(scenario, method):
+    """What the frontier over training is drawn from."""
+    number, folder = experiment.phases(scenario, method), f"{RESULTS}/{scenario}/{method}"
+    if experiment.runs[scenario, method]["kind"] != "distill":
+        return []
+    return [
+        f"{folder}/seed{seed}/phase{number}/snapshots.safetensors"
+        for seed in experiment.seeds(scenario)
+    ]
+
+
+def judges(scenario):
+    """What pictures are scored with."""
+    digits = experiment.scenario(scenario)["data"]["kind"] == "digits"
+    names = ["codec", "train", "heldout", "classifier"] if digits else []
+    return [f"{RESULTS}/{scenario}/data/{name}.safetensors" for name in names]
+
+
+def per_seed(scenario, name):
+    """One file of every seed of a method."""
+    return [f"{RESULTS}/{scenario}/{{method}}/seed{seed}/{name}" for seed in experiment.seeds(scenario)]
+
+
+for _scenario in experiment.scenarios:
+
+    rule:
+        name:
+            f"evaluate_{_scenario}"
+        input:
+            per_seed(_scenario, "samples.safetensors"),
+            judges(_scenario),
+            lambda w, s=_scenario: snapshots(s, w.method),
+            config=part("evaluate").replace("{scenario}", _scenario),
+        output:
+            per_seed(_scenario, "metrics.json"),
+        wildcard_constraints:
+            method=alternatives(experiment.select(_scenario, ["teacher", "distill"])),
+        params:
+            seeds=experiment.seeds(_scenario),
+        shell:
+            "python -m pdmd evaluate --config {input.config} --seeds {params.seeds}"
+
+    rule:
+        name:
+            f"trajectories_{_scenario}"
+        input:
+            per_seed(_scenario, "phase1/expert.safetensors"),
+            config=part("evaluate").replace("{scenario}", _scenario),
+        output:
+            per_seed(_scenario, "metrics.json"),
+            per_seed(_scenario, "samples.safetensors"),
+        wildcard_constraints:
+            method=alternatives(experiment.select(_scenario, ["fit"])),
+        params:
+            seeds=experiment.seeds(_scenario),
+        shell:
+            "python -m pdmd evaluate --config {input.config} --seeds {params.seeds}"

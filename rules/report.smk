@@ -1,0 +1,74 @@
+# Tables and figures of record; the report shows them with captions.
+from pdmd.catalogue import FIGURES, TABLES
+
+
+def kind_of(scenario):
+    """What a scenario is about: atoms, grid or digits."""
+    return experiment.scenario(scenario)["data"]["kind"]
+
+
+def table_paths(scenario):
+    """Every table of a scenario, CSV first."""
+    folder = f"{RESULTS}/{scenario}/tables"
+    return [f"{folder}/{name}.{end}" for name in TABLES[kind_of(scenario)] for end in ("csv", "md", "tex")]
+
+
+def figure_paths(scenario):
+    """Every figure of a scenario, PNG and PDF."""
+    folder = f"{RESULTS}/{scenario}/figures"
+    return [f"{folder}/{name}.{end}" for name in FIGURES[kind_of(scenario)] for end in ("png", "pdf")]
+
+
+def scenario_targets(scenario):
+    """Everything a person asks of a scenario."""
+    return table_paths(scenario) + figure_paths(scenario)
+
+
+def scores(scenario):
+    """Every method's scores."""
+    return [
+        path.format(method=method)
+        for method in experiment.method_names(scenario)
+        for path in per_seed(scenario, "metrics.json")
+    ]
+
+
+def in_report(path, scenario):
+    """CSV tables and PNG figures are shown; their twins are not."""
+    if not path.endswith((".csv", ".png")):
+        return path
+    name, kind = Path(path).stem, "Tables" if path.endswith(".csv") else "Figures"
+    caption = f"../workflow/report/{name}.rst"
+    title = experiment.scenario(scenario)["title"]
+    return report(path, caption=caption, category=title, subcategory=kind, labels={"what": name})
+
+
+for _scenario in experiment.scenarios:
+
+    rule:
+        name:
+            f"tables_{_scenario}"
+        input:
+            scores(_scenario),
+            configs=[
+                f"{RESULTS}/{_scenario}/{method}/config/table.json"
+                for method in experiment.method_names(_scenario)
+            ],
+        output:
+            [in_report(path, _scenario) for path in table_paths(_scenario)],
+        shell:
+            "python -m pdmd tables --configs {input.configs}"
+
+    rule:
+        name:
+            f"figures_{_scenario}"
+        input:
+            scores(_scenario),
+            configs=[
+                f"{RESULTS}/{_scenario}/{method}/config/table.json"
+                for method in experiment.method_names(_scenario)
+            ],
+        output:
+            [in_report(path, _scenario) for path in figure_paths(_scenario)],
+        shell:
+            "python -m pdmd figures --configs {input.configs}"

@@ -1,0 +1,36 @@
+# Every seed's samples of record.
+
+
+def sampler(wildcards):
+    """The weights that a method's sampler is made of."""
+    scenario, method = wildcards.scenario, wildcards.method
+    if experiment.runs[scenario, method]["kind"] == "teacher":
+        return [f"{RESULTS}/{scenario}/base/model.safetensors"]
+    numbers = range(1, experiment.phases(scenario, method) + 1)
+    folder = f"{RESULTS}/{scenario}/{method}"
+    return [
+        f"{folder}/seed{seed}/phase{number}/expert.safetensors"
+        for seed in experiment.seeds(scenario)
+        for number in numbers
+    ]
+
+
+for _scenario in experiment.scenarios:
+
+    rule:
+        name:
+            f"sample_{_scenario}"
+        input:
+            lambda w, s=_scenario: sampler(SimpleNamespace(scenario=s, method=w.method)),
+            config=part("sample").replace("{scenario}", _scenario),
+        output:
+            [
+                f"{RESULTS}/{_scenario}/{{method}}/seed{seed}/samples.safetensors"
+                for seed in experiment.seeds(_scenario)
+            ],
+        wildcard_constraints:
+            method=alternatives(experiment.select(_scenario, ["teacher", "distill"])),
+        params:
+            seeds=experiment.seeds(_scenario),
+        shell:
+            "python -m pdmd sample --config {input.config} --seeds {params.seeds}"

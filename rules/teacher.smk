@@ -1,0 +1,23 @@
+# The network that students and fake scores start from; where the teacher is fitted, it is this.
+
+
+def latents(wildcards):
+    """The precomputed latents, for scenarios whose data are not drawn on the spot."""
+    digits = experiment.scenario(wildcards.scenario)["data"]["kind"] == "digits"
+    folder = f"{RESULTS}/{wildcards.scenario}/data"
+    return [f"{folder}/train.safetensors", f"{folder}/heldout.safetensors"] if digits else []
+
+
+rule fit_base:
+    input:
+        latents,
+        config=shared("base"),
+    output:
+        expand(
+            f"{RESULTS}/{{{{scenario}}}}/base/{{name}}",
+            name=["model.safetensors", "metrics.json", "stats.jsonl", "snapshots.safetensors"],
+        ),
+    benchmark:
+        f"{RESULTS}/{{scenario}}/base/benchmark.tsv"
+    shell:
+        "python -m pdmd fit --config {input.config}"

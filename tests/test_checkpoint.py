@@ -1,0 +1,250 @@
+import json
+import shutil
+
+import pytest
+import torch
+
+from pdmd.checkpoint import (
+    MANIFEST,
+    STATE,
+    Checkpoints,
+    broken_role,
+    restore_tensors,
+    state_tensors,
+)
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    """Two checkpoints, after 10 and 20 updates; the state holds its own step."""
+    found = Checkpoints(tmp_path / "state", "this run")
+    for step in (10, 20):
+        found.save(step, {"net/weight": torch.full((4,), float(step))}, {"seconds": step / 10})
+    return found
+
+
+def step_of(found):
+    """The step of what was loaded; the tensors must belong to it."""
+    step, tensors, extra = found
+    assert tensors["net/weight"].tolist() == [float(step)] * 4
+    assert extra["seconds"] == step / 10
+    return step
+
+
+def test_an_untouched_checkpoint_loads(checkpoints, capsys):
+    assert step_of(checkpoints.latest()) == 20
+    assert capsys.readouterr().err == ""
+
+
+def test_no_folder_is_no_checkpoint(tmp_path):
+    assert Checkpoints(tmp_path / "none", "this run").latest() is None
+
+
+def test_the_newest_two_are_kept(checkpoints):
+    for step in (30, 40, 50):
+        checkpoints.save(step, {"net/weight": torch.zeros(4)}, {})
+    assert [path.name for path in checkpoints.listed()] == ["step-00000040", "step-00000050"]
+
+
+def test_saving_a_step_again_replaces_it(checkpoints):
+    checkpoints.save(20, {"net/weight": torch.full((4,), 20.0)}, {"seconds": 2.0, "again": True})
+    assert len(checkpoints.listed()) == 2
+    assert checkpoints.latest()[2]["again"]
+
+
+def flip_a_bit(folder):
+    path = folder / STATE
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    return path
+
+
+def cut_short(folder):
+    path = folder / STATE
+    path.write_bytes(path.read_bytes()[:-3])
+    return path
+
+
+def lose_the_state(folder):
+    (folder / STATE).unlink()
+    return folder / STATE
+
+
+def lose_the_manifest(folder):
+    (folder / MANIFEST).unlink()
+    return folder / MANIFEST
+
+
+def tear_the_manifest(folder):
+    path = folder / MANIFEST
+    path.write_text(path.read_text()[:-20])
+    return path
+
+
+def change_the_digest(folder):
+    path = folder / MANIFEST
+    manifest = json.loads(path.read_text())
+    manifest["sha256"][STATE] = "0" * 64
+    path.write_text(json.dumps(manifest))
+    return folder / STATE
+
+
+def another_config(folder):
+    path = folder / MANIFEST
+    manifest = json.loads(path.read_text())
+    manifest["fingerprint"] = "another run"
+    path.write_text(json.dumps(manifest))
+    return path
+
+
+DAMAGES = [
+    flip_a_bit,
+    cut_short,
+    lose_the_state,
+    lose_the_manifest,
+    tear_the_manifest,
+    change_the_digest,
+    another_config,
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_bad_checkpoint_is_refused_by_name_and_the_one_before_is_used(
+    checkpoints, damage, capsys
+):
+    newest = checkpoints.listed()[-1]
+    path = damage(newest)
+    assert step_of(checkpoints.latest()) == 10
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert "refused" in lines[0] and str(path) in lines[0]
+
+
+def test_with_no_good_checkpoint_left_there_is_none(checkpoints, capsys):
+    damaged = [flip_a_bit(folder) for folder in checkpoints.listed()]
+    assert checkpoints.latest() is None
+    errors = capsys.readouterr().err
+    assert all(str(path) in errors for path in damaged)
+
+
+def test_every_flipped_bit_of_the_state_is_noticed(checkpoints, capsys):
+    path = checkpoints.listed()[-1] / STATE
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        assert step_of(checkpoints.latest()) == 10, f"bit {place % 8} of byte {place}"
+    path.write_bytes(whole)
+    assert step_of(checkpoints.latest()) == 20  # control: put back, it is good again
+
+
+def test_a_flipped_bit_of_the_manifest_changes_nothing_that_is_used(checkpoints, capsys):
+    path = checkpoints.listed()[-1] / MANIFEST
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert step_of(checkpoints.latest()) in (10, 20), f"byte {place}"
+
+
+def test_another_configs_run_does_not_see_these_checkpoints(checkpoints, capsys):
+    assert Checkpoints(checkpoints.folder, "another run").latest() is None
+    assert capsys.readouterr().err.count("fingerprint") == 2
+
+
+def test_another_configs_checkpoints_never_displace_this_runs(checkpoints, capsys):
+    """The foreign ones are at later steps; the new run must still be able to resume."""
+    fresh = Checkpoints(checkpoints.folder, "changed config")
+    fresh.save(5, {"net/weight": torch.full((4,), 5.0)}, {"seconds": 0.5})
+    found = fresh.latest()
+    assert found is not None and step_of(found) == 5
+
+
+def test_temporaries_never_count(checkpoints, capsys):
+    """What a kill in the middle of a save leaves, in each state that it can be in."""
+    newest = checkpoints.listed()[-1]
+    half = newest.with_name(".step-00000030.123")
+    half.mkdir()
+    (half / f".{STATE}.123").write_bytes(b"half a fi")
+    shutil.copytree(newest, newest.with_name(".step-00000040.123"))
+    assert step_of(checkpoints.latest()) == 20
+    shutil.copytree(newest, newest.with_name("step-00000040"))
+    assert checkpoints.listed()[-1].name == "step-00000040"  # control: renamed, it counts
+
+
+def test_a_save_that_dies_leaves_the_checkpoints_before(checkpoints, monkeypatch):
+    def die(*_):
+        raise KeyboardInterrupt
+
+    for moment in ("write_json", "sha256"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"pdmd.checkpoint.{moment}", die)
+            with pytest.raises(KeyboardInterrupt):
+                checkpoints.save(30, {"net/weight": torch.zeros(4)}, {})
+        assert step_of(checkpoints.latest()) == 20
+    checkpoints.save(30, {"net/weight": torch.full((4,), 30.0)}, {"seconds": 3.0})
+    assert step_of(checkpoints.latest()) == 30  # control: let live, it counts
+
+
+def trained(seed):
+    """A small module with a buffer, and AdamW after three updates."""
+    torch.manual_seed(seed)
+    module = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.BatchNorm1d(5), torch.nn.Linear(5, 2))
+    optimizer = torch.optim.AdamW(module.parameters(), 1e-2, betas=(0.0, 0.9), fused=True)
+    for _ in range(3):
+        advance(module, optimizer)
+    return module, optimizer
+
+
+def advance(module, optimizer):
+    optimizer.zero_grad()
+    module(torch.linspace(-1, 1, 12).view(4, 3)).square().sum().backward()
+    optimizer.step()
+
+
+def test_restoring_inverts_flattening_through_a_file_exactly(tmp_path):
+    module, optimizer = trained(0)
+    checkpoints = Checkpoints(tmp_path, "x")
+    checkpoints.save(3, state_tensors({"net": module}, {"net": optimizer}), {})
+    other, its_optimizer = trained(1)
+    before = state_tensors({"net": other}, {"net": its_optimizer})
+    wanted = state_tensors({"net": module}, {"net": optimizer})
+    assert not torch.equal(before["net/0.weight"], wanted["net/0.weight"])  # control
+    _, tensors, _ = checkpoints.latest()
+    restore_tensors(tensors, {"net": other}, {"net": its_optimizer})
+    found = state_tensors({"net": other}, {"net": its_optimizer})
+    assert found.keys() == wanted.keys()
+    assert {"optimizer.net/0/step", "optimizer.net/0/exp_avg_sq"} <= found.keys()
+    for name, tensor in wanted.items():
+        assert torch.equal(found[name], tensor) and found[name].dtype == tensor.dtype, name
+
+
+def test_the_next_update_after_restoring_is_the_same(tmp_path):
+    module, optimizer = trained(0)
+    flat = {n: t.clone() for n, t in state_tensors({"net": module}, {"net": optimizer}).items()}
+    advance(module, optimizer)
+    other, its_optimizer = trained(1)
+    restore_tensors(flat, {"net": other}, {"net": its_optimizer})
+    advance(other, its_optimizer)
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), other.parameters(), strict=True))
+    forgetful, fresh = trained(1)
+    restore_tensors(flat, {"net": forgetful}, {})  # control: without the optimiser's state
+    advance(forgetful, fresh)
+    assert not torch.equal(forgetful[0].weight, module[0].weight)
+
+
+def test_restored_optimiser_state_shares_no_memory_with_what_it_came_from():
+    module, optimizer = trained(0)
+    flat = {n: t.clone() for n, t in state_tensors({"net": module}, {"net": optimizer}).items()}
+    kept = {name: tensor.clone() for name, tensor in flat.items()}
+    restore_tensors(flat, {"net": module}, {"net": optimizer})
+    advance(module, optimizer)
+    assert all(torch.equal(flat[name], kept[name]) for name in kept)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_the_broken_role_is_found(value):
+    modules = {"fake": torch.nn.Linear(2, 2), "generator": torch.nn.Linear(2, 2)}
+    assert broken_role(modules) is None  # control: finite
+    with torch.no_grad():
+        modules["generator"].bias[1] = value
+    assert broken_role(modules) == "generator"
