@@ -6,7 +6,7 @@ SHELL := bash
 .ONESHELL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test minute lint format lock clean
+.PHONY: help setup demo test ablations record minute lint format lock clean
 
 ACTIVATE := export PATH="$(CURDIR)/.venv/bin:$$PATH"
 INSTALL := .venv/bin/python -m pip install -q -q --no-input --disable-pip-version-check
@@ -24,6 +24,13 @@ demo: .venv/.ready ## see Phased DMD beside plain DMD
 test: .venv/.ready ## run the tests
 	@$(ACTIVATE)
 	.venv/bin/python -m pytest --cov=pdmd --cov-report=term:skip-covered
+
+ablations: .venv/.ready ## run what the demo leaves out: bank on and off, exits, gradient
+	@$(ACTIVATE)
+	.venv/bin/python -m pdmd demo -- --configfile config/ablations.yaml
+
+record: .venv/.ready ## keep a finished demo's tables in docs/record and README.md
+	@.venv/bin/python -m pdmd record
 
 minute: .venv/.ready ## run the whole workflow at its minute size
 	@$(ACTIVATE)
@@ -74,7 +81,7 @@ clean: ## drop caches and have .venv made afresh; results stay
 		has_venv() { "$$base" -c 'import ensurepip' 2>/dev/null; }
 		if ! has_venv && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 			echo 'Installing python3.11-venv ...'
-			(apt-get update && apt-get install -y --no-install-recommends python3.11-venv) >/dev/null 2>&1 || true
+			(export DEBIAN_FRONTEND=noninteractive; apt-get update && apt-get install -y --no-install-recommends python3.11-venv) >/dev/null 2>&1 || true
 		fi
 		if ! has_venv; then
 			echo "$$base cannot make virtual environments: install the package python3.11-venv, then run make again" >&2

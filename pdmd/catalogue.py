@@ -2,7 +2,7 @@
 
 TABLES = {
     "atoms": ["velocity", "runs"],
-    "grid": ["modes", "diversity", "equal_fidelity", "exits", "runs"],
+    "grid": ["modes", "diversity", "equal_fidelity", "exits", "boundary", "runs"],
     "digits": ["diversity", "modes", "equal_fidelity", "exits", "runs"],
 }
 FIGURES = {

@@ -17,7 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from pdmd.errors import UserError
-from pdmd.storage import load_tensors, read_json, save_tensors, sha256, sync_folder, write_json
+from pdmd.storage import (
+    fingerprint,
+    load_tensors,
+    read_json,
+    save_tensors,
+    sha256,
+    sync_folder,
+    write_json,
+)
 
 KEEP = 2
 STATE, MANIFEST = "state.safetensors", "manifest.json"
@@ -28,11 +36,15 @@ class Checkpoints:
 
     Args:
         folder: where they lie; made when the first is saved.
-        fingerprint: digest of the configuration and inputs; others are refused.
+        identity: digest of the configuration and inputs; others are refused.
+
+    Attributes:
+        good: the newest checkpoint known to be good.
     """
 
-    def __init__(self, folder: Path, fingerprint: str):
-        self.folder, self.fingerprint = folder, fingerprint
+    def __init__(self, folder: Path, identity: str):
+        self.folder, self.identity = folder, identity
+        self.good: Path | None = None
 
     def save(self, step: int, tensors: Mapping[str, Tensor], extra: Mapping[str, Any]) -> Path:
         """Keep the state after `step` updates, with a JSON value beside it."""
@@ -43,15 +55,18 @@ class Checkpoints:
         save_tensors(beside / STATE, tensors)
         manifest = {
             "step": step,
-            "fingerprint": self.fingerprint,
+            "identity": self.identity,
             "sha256": {STATE: sha256(beside / STATE)},
             "extra": dict(extra),
         }
-        write_json(beside / MANIFEST, manifest)
+        write_json(beside / MANIFEST, {**manifest, "check": fingerprint(manifest)})
         shutil.rmtree(final, ignore_errors=True)
         os.replace(beside, final)
         sync_folder(self.folder)
-        for old in self.listed()[:-KEEP]:
+        self.good = final
+        listed = self.listed()
+        newest = listed.index(final)  # what lies behind it was refused, or is of another config
+        for old in [*listed[: max(0, newest + 1 - KEEP)], *listed[newest + 1 :]]:
             shutil.rmtree(old)
         return final
 
@@ -63,15 +78,20 @@ class Checkpoints:
         """The newest valid checkpoint as (step, tensors, extra); bad ones are refused by name."""
         for folder in reversed(self.listed()):
             try:
-                return self._read(folder)
+                found = self._read(folder)
+                self.good = folder
+                return found
             except UserError as error:
                 print(f"checkpoint refused: {error}", file=sys.stderr, flush=True)
         return None
 
     def _read(self, folder: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]]:
         manifest = read_json(folder / MANIFEST)
-        if manifest.get("fingerprint") != self.fingerprint:
-            raise UserError(f"{folder / MANIFEST}: fingerprint: expected this run's configuration")
+        check = manifest.pop("check", None) if isinstance(manifest, dict) else None
+        if check != fingerprint(manifest) or folder.name != f"step-{manifest['step']:08d}":
+            raise UserError(f"{folder / MANIFEST}: check {check}: expected the manifest as written")
+        if manifest["identity"] != self.identity:
+            raise UserError(f"{folder / MANIFEST}: identity: expected this run's configuration")
         for name, digest in manifest["sha256"].items():
             path = folder / name
             if not path.exists():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,16 +26,12 @@ def _config(text: str) -> Config:
 
 
 def _resolve(args: argparse.Namespace) -> None:
-    from pdmd.config import Experiment
-    from pdmd.demo import SETTINGS
-    from pdmd.storage import write_json
+    from pdmd.config import Experiment, merge, read_yaml, write_configs
 
-    experiment = Experiment(args.root, json.loads(args.settings))
-    results = Path(experiment.settings["results"])
-    write_json(results / SETTINGS, experiment.settings)
-    folder = results / args.scenario
-    for name, part in experiment.parts(args.scenario).items():
-        write_json(folder / name, part)
+    settings = read_yaml(args.root / "config" / "config.yaml")
+    for overlay in args.configfile:
+        settings = merge(settings, read_yaml(overlay))
+    write_configs(Experiment(args.root, settings))
 
 
 def _encode(args: argparse.Namespace) -> None:
@@ -158,10 +153,11 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("snakemake", nargs="*", help="further Snakemake arguments, after --")
     record = command("record", _record, "keep a demo's tables in docs/record and README.md")
     record.add_argument("--results", default="results", help="results folder (default: results)")
-    resolve = command("resolve", _resolve, "write the configs that a scenario's jobs read")
+    resolve = command("resolve", _resolve, "write the configs of all jobs, as Snakemake does")
     resolve.add_argument("--root", type=Path, default=Path(), help="the repository (default: .)")
-    resolve.add_argument("--settings", required=True, help="merged config.yaml as JSON")
-    resolve.add_argument("--scenario", required=True)
+    resolve.add_argument(
+        "--configfile", type=Path, nargs="*", default=[], help="overlays over config/config.yaml"
+    )
     stage("encode", _encode, "encode pictures to whitened latents")
     stage("classifier", _classifier, "train the classifier that scores pictures")
     fit = stage("fit", _fit, "fit the base network, or with --seeds one velocity a seed")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -29,17 +31,16 @@ def read_yaml(path: Path) -> Any:
         return yaml.safe_load(path.read_text())
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}: expected a readable YAML file") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: {reason}: expected valid YAML") from error
 
 
 def check(value: Any, schema: Config, where: str) -> None:
     """Validate against a JSON schema. Raises UserError: where, key, value, what was expected."""
-    from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
 
-    error = best_match(Draft202012Validator(schema).iter_errors(value))
+    error = best_match(_validator()(schema).iter_errors(value))
     if error is None:
         return
     key = ".".join(str(part) for part in error.absolute_path)
@@ -51,6 +52,24 @@ def check(value: Any, schema: Config, where: str) -> None:
         shown = repr(error.instance)
     shown = shown if len(shown) < 80 else shown[:77] + "..."
     raise UserError(f"{where}: {key or 'the file'}: {shown}: expected {expected}")
+
+
+def _validator() -> Any:
+    """JSON Schema with strict numbers: 4.0 is no integer, NaN and infinity are no numbers."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.validators import extend
+
+    def integer(_: Any, value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool)
+
+    def number(_: Any, value: Any) -> bool:
+        return integer(_, value) or (isinstance(value, float) and math.isfinite(value))
+
+    types = {"integer": integer, "number": number}
+    return extend(
+        Draft202012Validator,
+        type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(types),
+    )
 
 
 def _expectation(error: Any) -> str:
@@ -78,7 +97,7 @@ def _expectation(error: Any) -> str:
 
 
 # The sections that each kind of job reads; a job runs again when one of its own changes, not else.
-IDENTITY = ("results", "scenario", "title", "threads")
+IDENTITY = ("results", "scenario", "threads")
 PARTS: dict[str, tuple[str, ...]] = {
     "data": ("data",),
     "classifier": ("data", "classifier"),
@@ -88,8 +107,9 @@ PARTS: dict[str, tuple[str, ...]] = {
     "distill": ("kind", "flow", "data", "model", "teacher", "student", "distill", "bank", "save"),
     "sample": ("kind", "flow", "data", "model", "teacher", "student", "evaluate"),
     "evaluate": ("kind", "flow", "data", "model", "teacher", "student", "fit", "evaluate"),
-    "table": ("kind", "data", "student", "evaluate", "seeds"),
+    "table": ("kind", "title", "data", "student", "evaluate", "seeds"),
 }
+SETTINGS = ".state/settings.json"  # below the results folder
 SHARED = ("data", "classifier", "base")
 JOBS = {
     "teacher": ("sample", "evaluate", "table"),
@@ -142,10 +162,10 @@ class Experiment:
     def method_names(self, scenario: str) -> list[str]:
         """The methods of a scenario, in the order of its tables."""
         names = self.scenario(scenario).get("methods")
-        if not isinstance(names, list) or not names:
-            raise UserError(f"{scenario}: methods: {names!r}: expected a list of methods")
+        if not isinstance(names, list) or not names or len(set(map(str, names))) < len(names):
+            raise UserError(f"{scenario}: methods: {names!r}: expected a list of different methods")
         for name in names:
-            if name not in self.methods:
+            if str(name) not in self.methods:
                 known = ", ".join(self.methods)
                 raise UserError(f"{scenario}: methods: {name!r}: expected one of {known}")
         return names
@@ -183,7 +203,10 @@ class Experiment:
         return len(run["student"]["boundaries"]) if run["kind"] == "distill" else 1
 
     def _resolve(self, scenario: str, method: str) -> Config:
-        run = merge(self.scenario(scenario), self.methods[method])
+        diff = self.methods[method]
+        if not isinstance(diff, dict):
+            raise UserError(f"config/methods.yaml: {method}: {diff!r}: expected a mapping")
+        run = merge(self.scenario(scenario), diff)
         run.pop("methods")
         run |= {"results": self.settings["results"], "scenario": scenario, "method": method}
         where = f"{scenario}/{method}"
@@ -197,6 +220,33 @@ def _part(run: Config, part: str) -> Config:
     return {key: run[key] for key in (*IDENTITY, *PARTS[part])}
 
 
+def write_configs(experiment: Experiment) -> dict[str, dict[str, Config]]:
+    """Write every job's config, and the settings, where their contents have changed.
+
+    Returns:
+        scenario -> file below results/<scenario> -> contents.
+    """
+    from pdmd.storage import write_json
+
+    results = Path(experiment.settings["results"])
+    configs = {scenario: experiment.parts(scenario) for scenario in experiment.scenarios}
+    files = {
+        results / s / name: part for s, parts in configs.items() for name, part in parts.items()
+    }
+    for path, content in [*files.items(), (results / SETTINGS, experiment.settings)]:
+        if not path.exists() or _read_json(path) != content:
+            write_json(path, content)
+    return configs
+
+
+def _read_json(path: Path) -> Any:
+    """A JSON file's value, None where it is broken."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        return None
+
+
 def load_experiment(root: Path, settings: Config) -> Experiment:
     """Read the experiment; a mistake ends the program with one line."""
     try:
@@ -205,14 +255,56 @@ def load_experiment(root: Path, settings: Config) -> Experiment:
         raise SystemExit(f"pdmd: {error}") from None
 
 
+DATA_KEYS = {
+    "atoms": {"positions"},
+    "grid": {"per_side", "std", "least_weight", "seed"},
+    "digits": {"heldout", "copies", "components", "whitening", "seed"},
+}
+
+
+def _check_data(run: Config, where: str) -> None:
+    """Values that must fit the kind of data."""
+    data, kind = run["data"], run["data"]["kind"]
+    missing, unknown = DATA_KEYS[kind] - set(data), set(data) - DATA_KEYS[kind] - {"kind"}
+    if missing or unknown:
+        raise UserError(
+            f"{where}: data: {sorted(set(data) - {'kind'})}: expected"
+            f" {sorted(DATA_KEYS[kind])} for data.kind {kind}"
+        )
+    if (run["model"]["kind"] == "conditional-mlp") != (kind == "digits"):
+        wanted = "conditional-mlp" if kind == "digits" else "mlp"
+        raise UserError(
+            f"{where}: model.kind: {run['model']['kind']!r}: expected {wanted!r} for data.kind"
+            f" {kind}"
+        )
+    if kind == "digits" and run["fit"].get("target") == "teacher":
+        raise UserError(
+            f"{where}: fit.target: 'teacher': expected 'flow' for data.kind digits, which have no"
+            " exact velocity"
+        )
+
+
 def _check_together(run: Config, where: str) -> None:
     """What a schema cannot say: values that must fit one another."""
-    student, teacher = run["student"], run["teacher"]
+    _check_data(run, where)
+    student, teacher, save = run["student"], run["teacher"], run["save"]
+    if save["checkpoint_every"] % save["log_every"]:
+        raise UserError(
+            f"{where}: save.checkpoint_every: {save['checkpoint_every']}: expected a multiple of"
+            f" save.log_every = {save['log_every']}"
+        )
     boundaries = student["boundaries"]
     if boundaries != sorted(set(boundaries)) or boundaries[-1] != student["steps"]:
         raise UserError(
             f"{where}: student.boundaries: {boundaries}: expected rising step counts that end at"
             f" student.steps = {student['steps']}"
+        )
+    raw = 1 - boundaries[0] / student["steps"]
+    last = student["shift"] * raw / (1 + (student["shift"] - 1) * raw)
+    if last + student["margin"] >= 1 - student["margin"]:
+        raise UserError(
+            f"{where}: student.margin: {student['margin']}: expected room for re-noising between"
+            f" the first phase's end, t = {last:.4f}, and 1"
         )
     if run["kind"] == "distill" and run["distill"]["updates"] < len(boundaries):
         raise UserError(

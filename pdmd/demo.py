@@ -10,12 +10,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pdmd.config import Experiment, load_experiment, merge, read_yaml
+from pdmd.config import SETTINGS, Experiment, load_experiment, merge, read_yaml
 from pdmd.errors import UserError
 from pdmd.work import describe, running, training_jobs, work_done
 
 HEADLINES = (("mixture2d", "modes"), ("digits", "diversity"), ("toy1d", "velocity"))
-SETTINGS = ".state/settings.json"
 
 
 def snakemake_command(arguments: Sequence[str]) -> list[str]:
@@ -96,6 +95,8 @@ def _progress(experiment: Experiment, log: Path, started: float, before: float) 
     if behind - before > 0.02 * work:
         rest = elapsed * (work - behind) / (behind - before)
         left = f"about {_clock(rest)} left" if rest > 0 else "measuring and drawing"
+    elif behind == work and int(done):
+        left = f"about {_clock(elapsed * (int(total) - int(done)) / int(done))} left"
     head = f"[{_clock(elapsed)}] jobs {done} of {total}, training {behind / work:.0%}, {left}"
     return [head, *[f"    {describe(value)}" for value in now]]
 
@@ -105,11 +106,9 @@ def _clock(seconds: float) -> str:
 
 
 def _failure(text: str) -> list[str]:
-    """The lines that say what went wrong: our own one-line errors, else the last lines."""
-    lines = text.splitlines()
-    own = [line for line in lines if line.startswith("pdmd: ")]
-    rules = [line for line in lines if line.startswith("Error in rule")]
-    return [*rules, *own] if own else lines[-25:]
+    """The lines that say what went wrong, each once; the last lines where none does."""
+    found = re.findall(r"^(?:pdmd: .*|Error in rule .*|\w*(?:Error|Exception): .*)$", text, re.M)
+    return list(dict.fromkeys(found)) or text.splitlines()[-25:]
 
 
 def make_report(results: Path, arguments: Sequence[str]) -> None:

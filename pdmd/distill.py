@@ -203,7 +203,9 @@ class PhaseTrainer:
             else:
                 drawn = stream.integers(1, phase.last - phase.first)
                 exits = phase.first + drawn.repeat(recipe.batch)
-            out = simulate_to_exit(self.flow, self.roles.generator, phase, x, condition, exits)
+            out = simulate_to_exit(
+                self.flow, self.roles.generator, phase, x, condition, exits, self.runs
+            )
         return out, condition
 
     def _renoise(self, stream: Stream, x_s: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

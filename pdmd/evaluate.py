@@ -16,7 +16,7 @@ from pdmd.config import Config
 from pdmd.data import build_mixture
 from pdmd.draws import Stream
 from pdmd.flow import renoise
-from pdmd.metrics.modes import mixture_metrics
+from pdmd.metrics.modes import energy_distance, mixture_metrics
 from pdmd.models.factory import load_files, load_stacked
 from pdmd.models.mixture import GaussianMixture
 from pdmd.rollout import exit_steps, sample, simulate_to_exit
@@ -25,6 +25,7 @@ from pdmd.storage import load_tensors, save_tensors, write_json, write_text
 
 Score = Callable[[Tensor, Tensor | None], dict[str, float]]
 
+COMPARED_AT = 0.5  # where trajectories are compared: all curves of Fig. 2 reach it
 REFERENCE_SEED = 10_000  # true samples that scores compare with; no run has this seed
 
 
@@ -65,6 +66,8 @@ def evaluate_method(config: Config, seeds: list[int]) -> None:
     distilled = config["kind"] == "distill"
     frontiers = _frontiers(stage, score, seeds) if distilled else {}
     exits = _exits(stage, score, seeds) if distilled else {}
+    known = distilled and config["data"]["kind"] != "digits"
+    boundaries = _boundaries(stage, seeds) if known else {}
     for seed in seeds:
         samples = stage.paths.seed(seed, "samples.safetensors")
         tensors = load_tensors(samples)
@@ -73,6 +76,8 @@ def evaluate_method(config: Config, seeds: list[int]) -> None:
         if seed in frontiers:
             write_text(path.with_name("frontier.csv"), frontiers[seed])
             write_text(path.with_name("exits.csv"), exits[seed])
+        if seed in boundaries:
+            write_json(path.with_name("boundary.json"), boundaries[seed])
         provenance.record(path.with_name("evaluation.json"), config, [seed], [samples])
 
 
@@ -101,6 +106,28 @@ def _frontiers(stage: Stage, score: Score, seeds: list[int]) -> dict[int, str]:
     return {seed: _csv(table) for seed, table in tables.items()}
 
 
+def _boundaries(stage: Stage, seeds: list[int]) -> dict[int, list[dict[str, float]]]:
+    """For each seed and phase: t_k and the energy distance of x_{t_k} to the mixture at t_k.
+
+    This is what the unbiased target promises for every phase, not only for the last.
+    """
+    rows = stage.config["evaluate"]["frontier_samples"]
+    mixture = build_mixture(stage.config["data"])
+    velocities = stage.experts(seeds, stage.phases)
+    found: dict[int, list[dict[str, float]]] = {seed: [] for seed in seeds}
+    stream = Stream([REFERENCE_SEED], 0, "boundary")
+    x_0, eps = mixture.draw(stream, rows), stream.normal(rows, (stage.data.dim,))
+    for phase in stage.phases:
+        times = phase.times[: phase.last + 1]
+        x, _ = draw_samples(stage, velocities[: phase.last], times, seeds, rows)
+        t = torch.full((rows,), phase.end)
+        true = renoise(stage.flow, x_0, eps, torch.zeros_like(t), t)
+        for run, seed in enumerate(seeds):
+            energy = energy_distance(x.view(rows, len(seeds), -1)[:, run], true)
+            found[seed].append({"t": phase.end, "energy": energy})
+    return found
+
+
 @torch.no_grad()
 def _exits(stage: Stage, score: Score, seeds: list[int]) -> dict[int, str]:
     """CSV text for each seed: what each exit step of the last phase gives, and their mixture.
@@ -118,7 +145,9 @@ def _exits(stage: Stage, score: Score, seeds: list[int]) -> dict[int, str]:
     # Rows are in blocks of one class: spread the exits of the mixture over every block.
     mixed = stratified[torch.randperm(rows, generator=torch.Generator().manual_seed(0))].flatten()
     for name, exits in [*((str(i + 1), torch.full_like(mixed, i)) for i in steps), ("all", mixed)]:
-        out = simulate_to_exit(stage.flow, velocities[-1], last, x, condition, exits).x_s
+        out = simulate_to_exit(
+            stage.flow, velocities[-1], last, x, condition, exits, len(seeds)
+        ).x_s
         for run, seed in enumerate(seeds):
             own = out.view(rows, len(seeds), -1)[:, run]
             labels = None if condition is None else condition.view(rows, -1)[:, run]
@@ -158,7 +187,9 @@ def evaluate_fit(config: Config, seeds: list[int]) -> None:
         }
         save_tensors(out, tensors | {"reference": reference})
         metrics = velocity_errors(stage, field, mixture)
-        metrics["endpoint_rmse"] = float((trajectory[-1] - reference[-1]).square().mean().sqrt())
+        at = min(range(len(times)), key=lambda i: abs(times[i] - COMPARED_AT))
+        error = trajectory[at] - reference[at]
+        metrics["trajectory_rmse"] = float(error.square().mean().sqrt())
         write_json(out.with_name("metrics.json"), metrics)
         write_json(out.with_name("config.json"), config)
         provenance.record(out.with_name("provenance.json"), config, [seed], [path])

@@ -32,17 +32,20 @@ LOOKS = {
     "dmd1": Look("DMD, 1 step", ORANGE, "o", "-"),
     "dmd": Look("DMD, vanilla", SKY, "s", "--"),
     "dmd2": Look("DMD2 (SGTS)", VERMILION, "^", "-"),
-    "phased2": Look("Phased, 2 x 2", BLUE, "D", "-"),
-    "phased4": Look("Phased, 4 x 1", GREEN, "v", "-."),
-    "phased2-biased": Look("Phased, 2 x 2, biased", PURPLE, "X", ":"),
-    "phased2-disjoint": Look("Phased, 2 x 2, disjoint", YELLOW, "h", ":"),
-    "full": Look("full interval, Eq. 4", BLACK, "o", "-"),
-    "unbiased": Look("unbiased on (.5, 1], Eq. 13", BLUE, "D", "--"),
-    "biased": Look("biased on (.5, 1]", PURPLE, "X", ":"),
+    "phased2": Look("Phased, 2 × 2", BLUE, "D", "-"),
+    "phased4": Look("Phased, 4 × 1", GREEN, "v", "-."),
+    "phased2-biased": Look("Phased, 2 × 2, biased", PURPLE, "X", ":"),
+    "phased2-disjoint": Look("Phased, 2 × 2, disjoint", YELLOW, "h", ":"),
+    "phased2-online": Look("Phased, 2 × 2, online", SKY, "d", "--"),
+    "phased2-normalised": Look("Phased, 2 × 2, normalised", GREEN, "p", "--"),
+    "dmd2-one-exit": Look("DMD2, one exit", ORANGE, "<", "--"),
+    "full": Look("full interval, Eq. 4", GREEN, "o", "-"),
+    "unbiased": Look("unbiased on (.5, 1], Eq. 13", BLUE, "s", "--"),
+    "biased": Look("biased on (.5, 1]", PURPLE, "^", ":"),
 }
 _SPARE = [
     Look("", colour, marker, "--")
-    for marker in ("<", ">", "p", "d")
+    for marker in (">", "H", "8", "1")
     for colour in (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 ]
 

@@ -64,12 +64,14 @@ def simulate_to_exit(
     x: Tensor,
     condition: Condition,
     exits: Tensor,
+    runs: int = 1,
 ) -> Rollout:
     """Leave at each row's exit step; only that last call can carry a gradient (SGTS).
 
     Args:
         x: (N, ...) rows at the phase's first step.
         exits: (N,) grid indices, first <= exit < last; cheapest in ascending order.
+        runs: rows are taken in groups of this size, as stacked networks want them.
     """
     calls = 1.0
     x = x.clone()
@@ -77,6 +79,7 @@ def simulate_to_exit(
         for i in range(phase.first, int(exits.max())):
             gone = exits <= i
             start = int(gone.cumprod(0).sum())  # rows before the first that is still under way
+            start -= start % runs
             rows = slice(start, None)
             t, s = (
                 full_like_time(phase.times[i], x[rows]),

@@ -62,12 +62,16 @@ def read_json(path: Path) -> Any:
 def save_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a safetensors file whole; tensors are made contiguous and moved to the CPU."""
+    """Write a safetensors file whole; tensors are made contiguous and moved to the CPU.
+
+    Metadata goes into one key as sorted JSON: the library writes several in no fixed order, and
+    equal tensors must give equal bytes.
+    """
     from safetensors.torch import save_file
 
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as beside:
-        save_file(ready, beside, dict(metadata or {}))
+        save_file(ready, beside, {"pdmd": json.dumps(dict(metadata or {}), sort_keys=True)})
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -86,7 +90,7 @@ def load_metadata(path: Path) -> dict[str, str]:
     from safetensors import safe_open
 
     with safe_open(path, "pt") as handle:
-        return handle.metadata() or {}
+        return dict(json.loads((handle.metadata() or {}).get("pdmd", "{}")))
 
 
 def sha256(path: Path) -> str:

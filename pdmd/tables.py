@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MODES = ["modes_covered", "tv", "effective_modes", "spread", "inliers", "energy"]
 STYLES = ["modes_covered", "tv"]
 DIVERSITY = ["coverage", "cosine", "feature_cosine", "density", "accuracy", "kid"]
-VELOCITY = ["velocity_rmse", "relative_error", "endpoint_rmse"]
+VELOCITY = ["velocity_rmse", "relative_error", "trajectory_rmse"]
 COST = ["updates", "seconds", "forward_equivalents", "peak_memory_mb"]
 
 FIDELITY = {"grid": "inliers", "digits": "density"}
@@ -47,14 +47,16 @@ def interval_table(
 
 
 def crossing(frontier: pd.DataFrame, fidelity: str, level: float) -> dict[str, float] | None:
-    """Metrics where training first reaches a fidelity, linear between snapshots; None if never."""
-    reached = frontier.index[frontier[fidelity] >= level]
-    if len(reached) == 0:
+    """Metrics where training last passes a level of fidelity, linear between snapshots.
+
+    The last pass, because students start as the teacher's few-step sampler: blurred or collapsed
+    starts have a high fidelity, too. None if training never passes the level.
+    """
+    above = (frontier[fidelity] >= level).to_numpy()
+    passes = (above[1:] != above[:-1]).nonzero()[0]
+    if len(passes) == 0:
         return None
-    after = frontier.loc[reached[0]]
-    if reached[0] == 0:
-        return {str(name): float(value) for name, value in after.items()}
-    before = frontier.loc[reached[0] - 1]
+    before, after = frontier.iloc[passes[-1]], frontier.iloc[passes[-1] + 1]
     share = (level - before[fidelity]) / (after[fidelity] - before[fidelity])
     mixed = before + share * (after - before)
     return {str(name): float(value) for name, value in mixed.items()}
@@ -164,9 +166,9 @@ def read_costs(configs: Iterable[Config]) -> dict[str, list[dict[str, float]]]:
 
 
 def equal_fidelity_table(configs: Sequence[Config], levels: Sequence[float]) -> pd.DataFrame:
-    """Diversity where each seed's training first reaches a level of fidelity.
+    """Diversity where each seed's training last passes a level of fidelity.
 
-    `n` counts the seeds that reach it; a method that never does has n = 0.
+    `n` counts the seeds that pass it; a method that never does has n = 0.
     """
     import pandas as pd
 
@@ -210,6 +212,24 @@ def exits_table(configs: Sequence[Config]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
 
 
+def boundary_table(configs: Sequence[Config]) -> pd.DataFrame:
+    """How far the samples that leave each phase are from the teacher's law at that noise level."""
+    import pandas as pd
+
+    frames = []
+    for config in configs:
+        if config["kind"] != "distill":
+            continue
+        paths = [Paths(config).seed(seed, "boundary.json") for seed in config["seeds"]]
+        seeds = [read_json(path) for path in paths]
+        for number in range(len(seeds[0])):
+            frame = interval_table({config["method"]: [one[number] for one in seeds]}, ["energy"])
+            frame.insert(1, "phase", number + 1)
+            frame.insert(2, "t", round(seeds[0][number]["t"], 4))
+            frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
 def write_tables(configs: Sequence[Config]) -> None:
     """Write every table of one scenario from its resolved runs."""
     first = configs[0]
@@ -227,12 +247,13 @@ def write_tables(configs: Sequence[Config]) -> None:
         write_table(interval_table(metrics, modes), folder / "modes", f"{title}: {what}. {note}")
         levels = first["evaluate"]["levels"]
         equal = equal_fidelity_table(configs, levels)
-        caption = (
-            f"{title}: diversity where training first reaches the same {FIDELITY[kind]}. {note}"
-        )
+        caption = f"{title}: diversity where training last passes the same {FIDELITY[kind]}. {note}"
         write_table(equal, folder / "equal_fidelity", caption)
         caption = f"{title}: samples by exit step of the last phase, and their mixture. {note}"
         write_table(exits_table(configs), folder / "exits", caption)
+        if kind == "grid":
+            caption = f"{title}: energy distance to the exact law at the end of each phase. {note}"
+            write_table(boundary_table(configs), folder / "boundary", caption)
         diversity = ["effective_modes", "tv", "modes_covered"] if kind == "grid" else DIVERSITY
         write_table(
             interval_table(metrics, diversity), folder / "diversity", f"{title}: diversity. {note}"

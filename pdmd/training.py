@@ -95,8 +95,7 @@ class Journal:
             if record["step"] > step:
                 break
             self.records.append(record)
-        with self.path.open("w") as handle:
-            handle.writelines(json.dumps(record) + "\n" for record in self.records)
+        write_text(self.path, "".join(json.dumps(record) + "\n" for record in self.records))
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one record."""
@@ -111,6 +110,13 @@ class Journal:
         value["record"] = self.records[-1] if self.records else None
         (self.folder / ".progress").write_text(json.dumps(value))
         os.replace(self.folder / ".progress", self.folder / "progress.json")
+
+    def count_start(self) -> int:
+        """Note that the job starts; returns how often it has, killed starts included."""
+        path = self.folder / "starts"
+        with path.open("a") as handle:
+            handle.write(".")
+        return path.stat().st_size
 
     def snapshot(self, step: int) -> Path:
         """Where the snapshot after `step` lies."""
@@ -132,8 +138,9 @@ def train(
     """
     journal = Journal(folder, label, updates, fingerprint)
     checkpoints = Checkpoints(folder, fingerprint)
-    start, seconds, restarts = _resume(trainer, checkpoints)
+    start, seconds = _resume(trainer, checkpoints)
     journal.rewind(start)
+    restarts = journal.count_start() - 1
     snapshot_steps = set(save.snapshot_steps(updates))
     clock, sums = time.perf_counter() - seconds, defaultdict[str, list[Tensor]](list)
     journal.progress(start)
@@ -153,7 +160,7 @@ def train(
         if done in snapshot_steps:
             save_tensors(journal.snapshot(done), trainer.modules[trainer.kept].state_dict())
         if done % save.checkpoint_every == 0 or done == updates:
-            _checkpoint(trainer, checkpoints, done, time.perf_counter() - clock, restarts, label)
+            _checkpoint(trainer, checkpoints, done, time.perf_counter() - clock, label)
     return Finished(
         journal.records,
         {step: journal.snapshot(step) for step in sorted(snapshot_steps)},
@@ -168,20 +175,20 @@ def train(
     )
 
 
-def _resume(trainer: Trainer, checkpoints: Checkpoints) -> tuple[int, float, int]:
-    """Restore the last good state: (step, seconds so far, restarts so far)."""
+def _resume(trainer: Trainer, checkpoints: Checkpoints) -> tuple[int, float]:
+    """Restore the last good state: (step, seconds so far)."""
     found = checkpoints.latest()
     if found is None:
-        return 0, 0.0, 0
+        return 0, 0.0
     step, tensors, extra = found
     restore_tensors(tensors, trainer.modules, trainer.optimizers)
     trainer.ledger.seconds.update(extra["seconds_by_role"])
     trainer.ledger.forwards.update(extra["forwards_by_role"])
-    return step, extra["seconds"], extra["restarts"] + 1
+    return step, extra["seconds"]
 
 
 def _checkpoint(
-    trainer: Trainer, checkpoints: Checkpoints, step: int, seconds: float, restarts: int, label: str
+    trainer: Trainer, checkpoints: Checkpoints, step: int, seconds: float, label: str
 ) -> None:
     role = broken_role(trainer.modules)
     if role is not None:
@@ -190,7 +197,6 @@ def _checkpoint(
         )
     extra = {
         "seconds": seconds,
-        "restarts": restarts,
         "seconds_by_role": dict(trainer.ledger.seconds),
         "forwards_by_role": dict(trainer.ledger.forwards),
     }
@@ -198,8 +204,7 @@ def _checkpoint(
 
 
 def _last_good(checkpoints: Checkpoints) -> str:
-    listed = checkpoints.listed()
-    return f"last good checkpoint: {listed[-1] if listed else 'none'}"
+    return f"last good checkpoint: {checkpoints.good or 'none'}"
 
 
 def _record(

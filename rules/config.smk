@@ -1,34 +1,32 @@
-# The configs that jobs read, resolved once. A job depends on its own sections alone, and
-# Snakemake compares contents, so that a change runs again only what it concerns.
-import json
+# The configs that jobs read are written when the workflow is read, where they have changed. A job
+# depends on the contents of its own sections (its `digest`), not on their files' dates, so that a
+# change runs again only what it concerns.
+from pdmd.config import write_configs
+from pdmd.storage import fingerprint
+
+CONFIGS = write_configs(experiment)
 
 
-def part(name):
+def part(name, scenario="{scenario}", method="{method}"):
     """The resolved sections that one kind of job reads."""
-    return f"{RESULTS}/{{scenario}}/{{method}}/config/{name}.json"
+    return ancient(f"{RESULTS}/{scenario}/{method}/config/{name}.json")
 
 
 def shared(name):
     """The same for jobs that serve all methods of a scenario."""
-    return f"{RESULTS}/{{scenario}}/config/{name}.json"
+    return ancient(f"{RESULTS}/{{scenario}}/config/{name}.json")
+
+
+def digest(name, scenario=None):
+    """A params function: the digest of those sections."""
+
+    def of(wildcards):
+        configs = CONFIGS[scenario or wildcards.scenario]
+        folder = f"{wildcards.method}/" if "method" in wildcards.keys() else ""
+        return fingerprint(configs[f"{folder}config/{name}.json"])
+
+    return of
 
 
 localrules:
     all,
-
-
-for _scenario in experiment.scenarios:
-
-    rule:
-        name:
-            f"resolve_{_scenario}"
-        output:
-            [f"{RESULTS}/{_scenario}/{name}" for name in experiment.parts(_scenario)],
-        params:
-            scenario=_scenario,
-            root=workflow.basedir,
-            settings=json.dumps(experiment.settings),
-            parts=json.dumps(experiment.parts(_scenario), sort_keys=True),
-        shell:
-            "python -m pdmd resolve --root {params.root:q} --scenario {params.scenario}"
-            " --settings {params.settings:q}"

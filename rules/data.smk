@@ -9,6 +9,8 @@ rule encode:
             f"{RESULTS}/{{{{scenario}}}}/data/{{name}}",
             name=["train.safetensors", "heldout.safetensors", "codec.safetensors", "codec.json"],
         ),
+    params:
+        digest=digest("data"),
     shell:
         "python -m pdmd encode --config {input.config}"
 
@@ -24,5 +26,7 @@ rule classifier:
         f"{RESULTS}/{{scenario}}/data/classifier.json",
     benchmark:
         f"{RESULTS}/{{scenario}}/data/classifier.benchmark.tsv"
+    params:
+        digest=digest("classifier"),
     shell:
         "python -m pdmd classifier --config {input.config}"

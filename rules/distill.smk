@@ -41,7 +41,7 @@ for _scenario in experiment.scenarios:
                 f"fit_{_job}"
             input:
                 lambda w, s=_scenario: latents(SimpleNamespace(scenario=s)),
-                config=part("fit").replace("{scenario}", _scenario),
+                config=part("fit", _scenario),
             output:
                 [f"{d}/{name}" for d in run_dir(_scenario, _seeds, 1) for name in RUN_FILES],
             benchmark:
@@ -50,6 +50,7 @@ for _scenario in experiment.scenarios:
                 method=alternatives(experiment.select(_scenario, ["fit"])),
             params:
                 seeds=_seeds,
+                digest=digest("fit", _scenario),
             shell:
                 "python -m pdmd fit --config {input.config} --seeds {params.seeds}"
 
@@ -58,13 +59,14 @@ for _scenario in experiment.scenarios:
                 f"bank_{_job}"
             input:
                 frozen(_scenario, _seeds),
-                config=part("bank").replace("{scenario}", _scenario),
+                config=part("bank", _scenario),
             output:
                 [directory(f"{d}/bank") for d in run_dir(_scenario, _seeds)],
             wildcard_constraints:
                 method=alternatives(experiment.select(_scenario, ["distill"])),
             params:
                 seeds=_seeds,
+                digest=digest("bank", _scenario),
             shell:
                 "python -m pdmd bank --config {input.config} --phase {wildcards.phase}"
                 " --seeds {params.seeds}"
@@ -75,7 +77,7 @@ for _scenario in experiment.scenarios:
             input:
                 earlier(_scenario, _seeds),
                 base=f"{RESULTS}/{_scenario}/base/model.safetensors",
-                config=part("distill").replace("{scenario}", _scenario),
+                config=part("distill", _scenario),
             output:
                 [f"{d}/{name}" for d in run_dir(_scenario, _seeds) for name in RUN_FILES],
             benchmark:
@@ -84,6 +86,7 @@ for _scenario in experiment.scenarios:
                 method=alternatives(experiment.select(_scenario, ["distill"])),
             params:
                 seeds=_seeds,
+                digest=digest("distill", _scenario),
             shell:
                 "python -m pdmd distill --config {input.config} --phase {wildcards.phase}"
                 " --seeds {params.seeds}"

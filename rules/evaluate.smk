@@ -21,7 +21,9 @@ def judges(scenario):
 
 def per_seed(scenario, name):
     """One file of every seed of a method."""
-    return [f"{RESULTS}/{scenario}/{{method}}/seed{seed}/{name}" for seed in experiment.seeds(scenario)]
+    return [
+        f"{RESULTS}/{scenario}/{{method}}/seed{seed}/{name}" for seed in experiment.seeds(scenario)
+    ]
 
 
 for _scenario in experiment.scenarios:
@@ -33,13 +35,14 @@ for _scenario in experiment.scenarios:
             per_seed(_scenario, "samples.safetensors"),
             judges(_scenario),
             lambda w, s=_scenario: snapshots(s, w.method),
-            config=part("evaluate").replace("{scenario}", _scenario),
+            config=part("evaluate", _scenario),
         output:
             per_seed(_scenario, "metrics.json"),
         wildcard_constraints:
             method=alternatives(experiment.select(_scenario, ["teacher", "distill"])),
         params:
             seeds=experiment.seeds(_scenario),
+            digest=digest("evaluate", _scenario),
         shell:
             "python -m pdmd evaluate --config {input.config} --seeds {params.seeds}"
 
@@ -48,7 +51,7 @@ for _scenario in experiment.scenarios:
             f"trajectories_{_scenario}"
         input:
             per_seed(_scenario, "phase1/expert.safetensors"),
-            config=part("evaluate").replace("{scenario}", _scenario),
+            config=part("evaluate", _scenario),
         output:
             per_seed(_scenario, "metrics.json"),
             per_seed(_scenario, "samples.safetensors"),
@@ -56,5 +59,6 @@ for _scenario in experiment.scenarios:
             method=alternatives(experiment.select(_scenario, ["fit"])),
         params:
             seeds=experiment.seeds(_scenario),
+            digest=digest("evaluate", _scenario),
         shell:
             "python -m pdmd evaluate --config {input.config} --seeds {params.seeds}"

@@ -10,13 +10,19 @@ def kind_of(scenario):
 def table_paths(scenario):
     """Every table of a scenario, CSV first."""
     folder = f"{RESULTS}/{scenario}/tables"
-    return [f"{folder}/{name}.{end}" for name in TABLES[kind_of(scenario)] for end in ("csv", "md", "tex")]
+    return [
+        f"{folder}/{name}.{end}"
+        for name in TABLES[kind_of(scenario)]
+        for end in ("csv", "md", "tex")
+    ]
 
 
 def figure_paths(scenario):
     """Every figure of a scenario, PNG and PDF."""
     folder = f"{RESULTS}/{scenario}/figures"
-    return [f"{folder}/{name}.{end}" for name in FIGURES[kind_of(scenario)] for end in ("png", "pdf")]
+    return [
+        f"{folder}/{name}.{end}" for name in FIGURES[kind_of(scenario)] for end in ("png", "pdf")
+    ]
 
 
 def scenario_targets(scenario):
@@ -31,6 +37,16 @@ def scores(scenario):
         for method in experiment.method_names(scenario)
         for path in per_seed(scenario, "metrics.json")
     ]
+
+
+def table_parts(scenario):
+    """Names of the configs that tables and figures read, a method each."""
+    return [f"{method}/config/table.json" for method in experiment.method_names(scenario)]
+
+
+def table_configs(scenario):
+    """Their files."""
+    return [ancient(f"{RESULTS}/{scenario}/{name}") for name in table_parts(scenario)]
 
 
 def in_report(path, scenario):
@@ -50,12 +66,11 @@ for _scenario in experiment.scenarios:
             f"tables_{_scenario}"
         input:
             scores(_scenario),
-            configs=[
-                f"{RESULTS}/{_scenario}/{method}/config/table.json"
-                for method in experiment.method_names(_scenario)
-            ],
+            configs=table_configs(_scenario),
         output:
             [in_report(path, _scenario) for path in table_paths(_scenario)],
+        params:
+            digest=fingerprint([CONFIGS[_scenario][name] for name in table_parts(_scenario)]),
         shell:
             "python -m pdmd tables --configs {input.configs}"
 
@@ -64,11 +79,10 @@ for _scenario in experiment.scenarios:
             f"figures_{_scenario}"
         input:
             scores(_scenario),
-            configs=[
-                f"{RESULTS}/{_scenario}/{method}/config/table.json"
-                for method in experiment.method_names(_scenario)
-            ],
+            configs=table_configs(_scenario),
         output:
             [in_report(path, _scenario) for path in figure_paths(_scenario)],
+        params:
+            digest=fingerprint([CONFIGS[_scenario][name] for name in table_parts(_scenario)]),
         shell:
             "python -m pdmd figures --configs {input.configs}"

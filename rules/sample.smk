@@ -22,7 +22,7 @@ for _scenario in experiment.scenarios:
             f"sample_{_scenario}"
         input:
             lambda w, s=_scenario: sampler(SimpleNamespace(scenario=s, method=w.method)),
-            config=part("sample").replace("{scenario}", _scenario),
+            config=part("sample", _scenario),
         output:
             [
                 f"{RESULTS}/{_scenario}/{{method}}/seed{seed}/samples.safetensors"
@@ -32,5 +32,6 @@ for _scenario in experiment.scenarios:
             method=alternatives(experiment.select(_scenario, ["teacher", "distill"])),
         params:
             seeds=experiment.seeds(_scenario),
+            digest=digest("sample", _scenario),
         shell:
             "python -m pdmd sample --config {input.config} --seeds {params.seeds}"

@@ -19,5 +19,7 @@ rule fit_base:
         ),
     benchmark:
         f"{RESULTS}/{{scenario}}/base/benchmark.tsv"
+    params:
+        digest=digest("base"),
     shell:
         "python -m pdmd fit --config {input.config}"

@@ -1,6 +1,9 @@
 """One thread, and the fixtures that several test files share."""
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,3 +88,34 @@ def chain(tmp_path_factory: pytest.TempPathFactory, tiny: Resolve) -> Path:
 def copied(chain: Path, tmp_path: Path) -> Path:
     """A copy of the tiny chain's results that a test may change."""
     return Path(shutil.copytree(chain, tmp_path / "results"))
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of what the workflow is made of, with no results."""
+    folder = tmp_path / "checkout"
+    for name in ("rules", "pdmd", "config", "workflow"):
+        leave = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=leave)
+    shutil.copy(REPOSITORY / "Snakefile", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def snakemake() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run Snakemake in a copy of the repository: (folder, *arguments) -> the finished process."""
+
+    def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(folder),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "OMP_NUM_THREADS": "1",
+            "XDG_CACHE_HOME": str(folder / ".cache"),
+        }
+        command = [sys.executable, "-m", "snakemake", *arguments]
+        return subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+
+    return run

@@ -1,55 +1,53 @@
 """Run Snakemake's linter and fail on each finding that lint_snakemake.yaml does not explain.
 
-Snakemake 9.27 takes `--lint json` but prints text all the same, hence its Python interface.
+It reads the linter's text, because `snakemake --lint json` (9.27) prints text too.
 """
 
-import io
-import json
+import re
+import subprocess
 import sys
-from contextlib import redirect_stdout
 from pathlib import Path
 
 import yaml
-from snakemake.api import ResourceSettings, SnakemakeApi
 
 ALLOWED = Path(__file__).with_name("lint_snakemake.yaml")
 
 
-def lint(snakefile: Path) -> list[tuple[str, str]]:
-    """Snakemake's findings as pairs of place and title."""
-    printed = io.StringIO()
-    with SnakemakeApi() as api, redirect_stdout(printed):
-        api.workflow(resource_settings=ResourceSettings(), snakefile=snakefile).lint(json=True)
-    report = json.loads(printed.getvalue())
-    return [
-        (place(item["for"]), lint["title"])
-        for item in report["snakefiles"] + report["rules"]
-        for lint in item["lints"]
-    ]
+def lint(snakefile: str) -> str:
+    """What `snakemake --lint` prints about a workflow."""
+    command = [sys.executable, "-m", "snakemake", "--lint", "--snakefile", snakefile]
+    run = subprocess.run(command, capture_output=True, text=True)
+    if run.returncode and not findings(run.stderr):
+        sys.exit(f"snakemake --lint failed without a finding:\n{run.stdout}{run.stderr}")
+    return run.stderr
 
 
-def place(item: dict) -> str:
-    """Where a finding is: file, then line and rule if it concerns one."""
-    if "rule" in item:
-        return f"{item['snakefile']}:{item['line']} ({item['rule']})"
-    return item["snakefile"]
+def findings(report: str) -> list[tuple[str, str]]:
+    """Pairs of place and title: blocks 'Lints for PLACE:' with items '    * TITLE:' in them."""
+    found, place = [], ""
+    for line in report.splitlines():
+        if match := re.fullmatch(r"Lints for (.+):", line):
+            place = match[1]
+        elif match := re.fullmatch(r" {4}\* (.+):", line):
+            found.append((place, match[1]))
+    return found
 
 
-def complaints(findings: list[tuple[str, str]], allowed: dict[str, str]) -> list[str]:
+def complaints(found: list[tuple[str, str]], allowed: dict[str, str]) -> list[str]:
     """One line for each finding without a reason, and for each reason without a finding."""
-    found = {title for _, title in findings}
-    return [f"{where}: {title}" for where, title in findings if title not in allowed] + [
-        f"{ALLOWED.name}: nothing to explain any more: {title}" for title in allowed.keys() - found
+    unused = allowed.keys() - {title for _, title in found}
+    return [f"{place}: {title}" for place, title in found if title not in allowed] + [
+        f"{ALLOWED.name}: nothing left to explain: {title}" for title in sorted(unused)
     ]
 
 
-def main(snakefile: Path) -> int:
-    findings = lint(snakefile)
+def main(snakefile: str = "Snakefile") -> int:
+    found = findings(lint(snakefile))
     allowed = {entry["title"]: entry["reason"] for entry in yaml.safe_load(ALLOWED.read_text())}
-    lines = complaints(findings, allowed)
-    print("\n".join(lines) or f"snakemake --lint: all {len(findings)} findings are explained.")
+    lines = complaints(found, allowed)
+    print("\n".join(lines) or f"snakemake --lint: all {len(found)} findings are explained.")
     return 1 if lines else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else "Snakefile")))
+    sys.exit(main(*sys.argv[1:]))

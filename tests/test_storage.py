@@ -87,11 +87,22 @@ def test_tensors_and_metadata_come_back(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.xfail(reason="safetensors writes the header's metadata in an arbitrary order")
+def test_equal_tensors_and_metadata_make_equal_bytes(tmp_path):
+    """A digest or a comparison of two files of record must not depend on luck."""
+    metadata = {"scenario": "digits", "method": "dmd2", "phase": "1", "seed": "4"}
+    for number in range(8):
+        save_tensors(tmp_path / str(number), {"a": torch.zeros(3), "b": torch.ones(2)}, metadata)
+    assert len({sha256(path) for path in tmp_path.iterdir()}) == 1
+
+
 def refusal(read, path):
     with pytest.raises(UserError) as caught:
         read(path)
     message = str(caught.value)
-    assert str(path) in message and "\n" not in message and "expected" in message
+    assert str(path) in message
+    assert "\n" not in message
+    assert "expected" in message
     return message
 
 

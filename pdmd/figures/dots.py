@@ -1,0 +1,46 @@
+"""Dot plots: a row a method, a column a metric, 95% intervals and every seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from pdmd.config import Config
+from pdmd.figures.style import FAINT, LABELS, TEXT, marker_of, new_figure
+from pdmd.metrics.intervals import mean_interval
+from pdmd.naming import look
+from pdmd.tables import read_metrics
+
+
+def dots(configs: Sequence[Config], names: Sequence[str]) -> Figure:
+    """Metrics of record; the teacher's mean is a line through all rows."""
+    values = read_metrics(configs)
+    figure = new_figure(TEXT, 0.21 * len(values) + 0.55)
+    axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for ax, name in zip(axes, names, strict=True):
+        draw_column(ax, {m: [seed[name] for seed in seeds] for m, seeds in values.items()})
+        ax.set_xlabel(LABELS[name])
+        ax.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10], min_n_ticks=2))
+    return figure
+
+
+def draw_column(ax: Axes, values: dict[str, list[float]]) -> None:
+    """One metric: method -> its seeds' values, first method on top."""
+    if "teacher" in values:
+        teacher, _, _ = mean_interval(values["teacher"])
+        ax.axvline(teacher, color=FAINT, linewidth=0.8, zorder=0)
+    for row, (method, seeds) in enumerate(values.items()):
+        mean, low, high = mean_interval(seeds)
+        colour = look(method).colour
+        ax.plot(seeds, [row + 0.28] * len(seeds), "|", color=colour, markersize=3, alpha=0.8)
+        if math.isfinite(low):
+            ax.plot([low, high], [row, row], color=colour, linewidth=1.4)
+        ax.plot(mean, row, **marker_of(method))
+    ax.set_yticks(range(len(values)), [look(method).label for method in values])
+    ax.set_ylim(len(values) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)

@@ -1,0 +1,66 @@
+"""Figures of the 2D mixture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.collections import EllipseCollection
+from matplotlib.figure import Figure
+
+from pdmd.config import Config
+from pdmd.data import build_mixture
+from pdmd.figures import frontier as frontiers
+from pdmd.figures.dots import dots
+from pdmd.figures.results import first_samples
+from pdmd.figures.style import FAINT, TEXT, new_figure
+from pdmd.figures.training import training as training
+from pdmd.metrics.modes import INLIER_RADIUS
+from pdmd.naming import look
+from pdmd.paths import Paths
+from pdmd.storage import read_json
+
+SHOWN = 4000  # samples in a panel
+LIMIT = 2.5
+
+
+def samples(configs: Sequence[Config]) -> Figure:
+    """The first seed's samples of every method over the true modes."""
+    rows = math.ceil(len(configs) / 5)
+    columns = math.ceil(len(configs) / rows)
+    figure = new_figure(TEXT, rows * (TEXT / columns + 0.4))
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for ax in axes:
+        ax.set_axis_off()
+    for ax, config in zip(axes, configs, strict=False):
+        draw_modes(ax, config)
+        x = first_samples(config)["x"][:SHOWN]
+        colour = look(config["method"]).colour
+        ax.scatter(x[:, 0], x[:, 1], s=1.0, color=colour, alpha=0.5, linewidths=0, rasterized=True)
+        metrics = read_json(Paths(config).seed(config["seeds"][0], "metrics.json"))
+        modes = f"{metrics['modes_covered']:.0f}/{config['data']['per_side'] ** 2} modes"
+        score = f"{100 * metrics['inliers']:.1f}% inliers, {modes}"
+        ax.set_title(look(config["method"]).label, pad=12)
+        ax.text(0.5, 1.02, score, transform=ax.transAxes, ha="center", fontsize=7.5)
+        ax.set(xlim=(-LIMIT, LIMIT), ylim=(-LIMIT, LIMIT), aspect="equal")
+    return figure
+
+
+def draw_modes(ax: Axes, config: Config) -> None:
+    """A circle round every true mode: what lies in it is an inlier."""
+    mixture = build_mixture(config["data"])
+    size = [2 * INLIER_RADIUS * mixture.std] * len(mixture.means)
+    style = {"facecolors": "none", "edgecolors": FAINT, "linewidths": 0.5, "zorder": 0}
+    where = {"offsets": mixture.means.numpy(), "offset_transform": ax.transData}
+    ax.add_collection(EllipseCollection(size, size, [0] * len(size), units="xy", **where, **style))
+
+
+def frontier(configs: Sequence[Config]) -> Figure:
+    """Inliers against two measures of mode coverage."""
+    return frontiers.frontier(configs, ["effective_modes", "tv"])
+
+
+def modes(configs: Sequence[Config]) -> Figure:
+    """Every metric of record of every method."""
+    return dots(configs, ["modes_covered", "tv", "inliers", "spread", "energy"])

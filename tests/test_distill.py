@@ -1,0 +1,206 @@
+import shutil
+
+import pytest
+import torch
+
+from pdmd import distill, objectives, stages
+from pdmd.bank import read_bank
+from pdmd.data import MixtureData
+from pdmd.distill import BankStarts, NoiseStarts, PhaseTrainer, Recipe, Roles
+from pdmd.draws import Stream
+from pdmd.fit import FitRecipe, FitTrainer
+from pdmd.flow import RECTIFIED
+from pdmd.metrics.modes import energy_distance
+from pdmd.models.factory import build, load_stacked, unstack_state
+from pdmd.models.mixture import GaussianMixture
+from pdmd.phases import split_phases
+from pdmd.rollout import sample
+
+MODEL = {"kind": "mlp", "width": 32, "depth": 2}
+TEACHER = GaussianMixture(torch.tensor([[0.8]]), torch.ones(1), 0.5)  # mean .8, std .5
+START = GaussianMixture(torch.tensor([[-0.4]]), torch.ones(1), 0.9)  # what the student knows first
+
+
+@pytest.fixture(scope="module")
+def base():
+    """A network fitted to the wrong Gaussian."""
+    recipe = FitRecipe(updates=300, batch=256, lr=3e-3, ema=0.9, time="uniform", target="teacher")
+    model = build(MODEL, 1, None, 1, 0)
+    trainer = FitTrainer(RECTIFIED, recipe, model, MixtureData(START), [0], START)
+    for step in range(recipe.updates):
+        trainer.update(step)
+    return unstack_state(trainer.average.state_dict(), 0)
+
+
+def recipe(updates=150, **other):
+    values = {
+        "updates": updates,
+        "batch": 128,
+        "fake_updates": 5,
+        "generator_lr": 2e-3,
+        "fake_lr": 4e-3,
+        "betas": (0.0, 0.999),
+        "weight_decay": 0.0,
+        "clip": 10.0,
+        "ema": 0.9,
+        "decay": 0.1,
+        "backward": "all",
+        "exits": "stratified",
+        "target": "unbiased",
+        "gradient": "literal",
+        "normaliser": "sample",
+    }
+    return Recipe(**{**values, **other})
+
+
+def moments(base, how, boundaries=(1,), steps=1):
+    """Mean and standard deviation of a one-phase student, before and after training."""
+    (phase,) = split_phases(steps, boundaries, 1.0, "nested", 0.02)
+    fake, generator, average = (
+        load_stacked(MODEL, 1, None, [base], "base", trainable=i < 2) for i in range(3)
+    )
+    starts = NoiseStarts(RECTIFIED, [], phase.times, (1,), lambda stream, batch: None)
+    roles = Roles(TEACHER, fake, generator, average)
+    trainer = PhaseTrainer(RECTIFIED, phase, how, roles, starts, [1])
+
+    def measure():
+        noise = Stream([9], 0, "sample").normal(4000, (1,))
+        with torch.no_grad():
+            x = sample(RECTIFIED, [average] * steps, phase.times, noise, None)
+        return float(x.mean()), float(x.std())
+
+    before = measure()
+    for step in range(how.updates):
+        trainer.update(step)
+    return before, measure()
+
+
+def off(found, wanted=(0.8, 0.5)):
+    return max(abs(a - b) for a, b in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("gradient", ["literal", "normalised"])
+def test_plain_dmd_carries_a_gaussian_to_the_teachers(base, gradient):
+    """One step: the first prediction E[eps - x_0 | x_1 = eps] gives the mean and no spread."""
+    before, after = moments(base, recipe(gradient=gradient))
+    assert before[0] == pytest.approx(-0.4, abs=0.1)
+    assert off(before) > 0.4
+    assert off(after) < 0.12
+
+
+def test_a_gradient_of_the_wrong_sign_leads_away(base, monkeypatch):
+    """The control: everything else is as above."""
+    right = objectives.generator_gradient
+    monkeypatch.setattr(objectives, "generator_gradient", lambda *a: -right(*a))
+    before, after = moments(base, recipe(updates=40))
+    assert off(after) > off(before) + 0.3
+
+
+def test_two_steps_through_both_calls_reach_the_teacher_too(base):
+    before, after = moments(base, recipe(updates=120), boundaries=(2,), steps=2)
+    assert off(before) > 0.4
+    assert off(after) < 0.15
+
+
+def test_no_generator_update_means_no_movement(base):
+    before, after = moments(base, recipe(updates=3, generator_lr=1e-12))
+    assert off(after, before) < 1e-4
+    _, moved = moments(base, recipe(updates=3, ema=0.0))  # control
+    assert off(moved, before) > 1e-3
+
+
+# ---- where a later phase starts
+
+
+def starts_of(tiny, results, method):
+    config = tiny(results)[f"{method}/config/distill.json"]
+    stage = stages.Stage(config)
+    return stages._starts(stage, stage.phases[1], [1, 2]), stage
+
+
+@pytest.fixture
+def online(tiny, copied):
+    """The second phase's online starts, made from the same first phase as the bank."""
+    shutil.copytree(copied / "mixture2d/phased2", copied / "mixture2d/phased2-online")
+    return starts_of(tiny, copied, "phased2-online")[0]
+
+
+def test_a_banks_rows_are_the_online_outputs_for_the_same_noise(online, copied):
+    for run, seed in enumerate([1, 2]):
+        rows, condition = read_bank(copied / f"mixture2d/phased2/seed{seed}/phase2/bank")
+        assert condition is None
+        same, _ = online(Stream([1, 2], 0, "bank"), len(rows))
+        own = same.view(len(rows), 2, -1)[:, run]
+        torch.testing.assert_close(rows, own, rtol=1e-4, atol=1e-5)
+        other, _ = online(Stream([1, 2], 1, "bank"), len(rows))  # control: other noise
+        assert not torch.allclose(rows, other.view(len(rows), 2, -1)[:, run], atol=0.1)
+
+
+def test_starts_from_a_bank_and_online_have_one_law(tiny, online, copied):
+    banked, _ = starts_of(tiny, copied, "phased2")
+    assert isinstance(banked, BankStarts)
+    x, _ = banked(Stream([1, 2], 0, "test"), 1000)
+    y, _ = online(Stream([1, 2], 5, "test"), 1000)
+    assert x.shape == y.shape == (2000, 2)
+    for run in (0, 1):
+        mine, its = x[run::2], y[run::2]
+        assert energy_distance(mine, its) < 0.03
+        assert energy_distance(mine, its + 0.5) > 0.05  # control: another law
+
+
+def test_each_run_draws_from_its_own_bank():
+    x = torch.stack([torch.arange(50.0), torch.arange(50.0) + 100], 1)[..., None]
+    condition = torch.stack([torch.arange(50), torch.arange(50) + 100], 1)
+    rows, labels = BankStarts(x, condition)(Stream([1, 2], 0, "test"), 200)
+    assert torch.equal(rows[:, 0].long(), labels)  # a latent keeps its condition
+    assert (rows[0::2] < 50).all()
+    assert (rows[1::2] >= 100).all()
+    assert len(rows[0::2].unique()) > 40
+    again, _ = BankStarts(x[:, 1:], None)(Stream([2], 0, "test"), 200)
+    assert torch.equal(again, rows[1::2])  # the second run draws as it would alone
+
+
+# ---- the parts of an update
+
+
+def test_a_learning_rate_decays_over_the_phase(base):
+    how = recipe(updates=10, decay=0.1)
+    parts = [load_stacked(MODEL, 1, None, [base], "base", trainable=i < 2) for i in range(3)]
+    (phase,) = split_phases(1, (1,), 1.0, "nested", 0.02)
+    starts = NoiseStarts(RECTIFIED, [], phase.times, (1,), lambda stream, batch: None)
+    trainer = PhaseTrainer(RECTIFIED, phase, how, Roles(TEACHER, *parts), starts, [1])
+    rates = []
+    for step in range(10):
+        trainer.update(step)
+        rates.append(trainer.optimizers["fake"].param_groups[0]["lr"] / how.fake_lr)
+    assert rates == pytest.approx([1 - 0.9 * step / 10 for step in range(10)])
+
+
+def test_gradients_are_clipped_run_by_run():
+    parameter = torch.nn.Parameter(torch.zeros(3, 4))
+    parameter.grad = torch.tensor([[3.0, 4, 0, 0], [0.3, 0.4, 0, 0], [0, 0, 60, 80]])
+    norms = distill.gradient_norms([parameter], 3)
+    assert norms.tolist() == pytest.approx([5, 0.5, 100])
+    distill.clip_gradients([parameter], norms, 1.0)
+    wanted = [[0.6, 0.8, 0, 0], [0.3, 0.4, 0, 0], [0, 0, 0.6, 0.8]]
+    torch.testing.assert_close(parameter.grad, torch.tensor(wanted))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_stops_before_the_update(value):
+    good = torch.ones(2)
+    distill.check_finite(3, "fake", good, good)  # control
+    for loss, norms in ((torch.tensor([1, value]), good), (good, torch.tensor([value, 1]))):
+        with pytest.raises(FloatingPointError, match="step 3: fake: "):
+            distill.check_finite(3, "fake", loss, norms)
+
+
+def test_updates_are_shared_among_phases_by_steps(tiny, tmp_path):
+    config = tiny(tmp_path, {"distill": {"updates": 90}})["phased2/config/distill.json"]
+    for boundaries in ([2, 4], [1, 4], [1, 2, 3, 4], [4]):
+        config["student"]["boundaries"] = boundaries
+        phases = split_phases(4, boundaries, 1.0, "nested", 0.02)
+        shares = [stages.phase_recipe(config, phase).updates for phase in phases]
+        assert sum(shares) == 90
+        steps = [phase.last - phase.first for phase in phases]
+        assert all(abs(a - 90 * n / 4) < 1 for a, n in zip(shares, steps, strict=True))
