@@ -37,7 +37,7 @@ class Flow:
 RECTIFIED = Flow("rectified", lambda t: 1 - t, lambda t: t, lambda s, t: t - s)
 COSINE = Flow(
     "cosine",
-    lambda t: torch.cos(t * (math.pi / 2)),
+    lambda t: torch.sin((1 - t) * (math.pi / 2)),  # the cosine, exact at t = 1
     lambda t: torch.sin(t * (math.pi / 2)),
     lambda s, t: torch.sin((t - s) * (math.pi / 2)),
 )

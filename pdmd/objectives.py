@@ -40,7 +40,7 @@ def subinterval_loss(
     eps: Tensor,
     s: Tensor,
     t: Tensor,
-    clamp: float | None = 10.0,
+    clamp: float = 10.0,
 ) -> Tensor:
     """Clamped score-matching loss of a velocity within (s, 1), Eq. 13.
 
@@ -49,7 +49,7 @@ def subinterval_loss(
 
     Args:
         velocity, x_s, eps: (N, ...); s, t: (N,).
-        clamp: upper end of the weight 1 / sigma_ts^2; None leaves it open.
+        clamp: upper end of the weight 1 / sigma_ts^2.
     Returns:
         (N,) mean over all but the first axis.
     """
@@ -115,6 +115,8 @@ def normalised_gradient(
     x0_teacher = predict_x0(flow, x_t, teacher, t)
     residual = predict_x0(flow, x_t, fake, t) - x0_teacher
     distance = (x0_student - x0_teacher).abs().flatten(1).mean(1)
+    if per not in ("sample", "batch"):
+        raise ValueError(f"per: {per!r}: expected 'sample' or 'batch'")
     if per == "batch":
         distance = distance.view(-1, runs).mean(0).repeat(len(distance) // runs)
     return residual / per_sample(distance.clamp_min(1e-4), residual)

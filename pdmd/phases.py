@@ -66,7 +66,8 @@ def split_phases(
     Raises:
         ValueError: boundaries that do not rise to `steps`, or an unknown interval.
     """
-    if list(boundaries) != sorted(set(boundaries)) or not boundaries or boundaries[-1] != steps:
+    rising = list(boundaries) == sorted(set(boundaries)) and min(boundaries, default=0) > 0
+    if not rising or boundaries[-1] != steps:
         raise ValueError(f"boundaries: {list(boundaries)}: expected rising steps ending at {steps}")
     if interval not in ("nested", "disjoint"):
         raise ValueError(f"interval: {interval!r}: expected 'nested' or 'disjoint'")

@@ -74,7 +74,7 @@ def simulate_to_exit(
         runs: rows are taken in groups of this size, as stacked networks want them.
     """
     calls = 1.0
-    x = x.clone()
+    x, exits = x.clone(), exits.to(x.device)
     with torch.no_grad():
         for i in range(phase.first, int(exits.max())):
             gone = exits <= i
@@ -89,7 +89,7 @@ def simulate_to_exit(
             moved = step_to(flow, x[rows], v, t, s)
             x[rows] = torch.where(per_sample(gone[rows], moved), x[rows], moved)
             calls += 1 - start / len(x)
-    t = torch.tensor(phase.times, dtype=x.dtype, device=x.device)[exits.to(x.device)]
+    t = torch.tensor(phase.times, dtype=x.dtype, device=x.device)[exits]
     v = velocity(x, t, condition)
     x_s = step_to(flow, x, v, t, full_like_time(phase.end, x))
     return Rollout(x_s, predict_x0(flow, x, v.detach(), t), calls)

@@ -29,7 +29,7 @@ def samples(configs: Sequence[Config]) -> Figure:
     """The first seed's samples of every method over the true modes."""
     rows = math.ceil(len(configs) / 5)
     columns = math.ceil(len(configs) / rows)
-    figure = new_figure(TEXT, rows * (TEXT / columns + 0.4))
+    figure = new_figure(TEXT, rows * (TEXT / columns + 0.33))
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for ax in axes:
         ax.set_axis_off()

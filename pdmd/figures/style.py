@@ -19,7 +19,7 @@ from pdmd.config import Config
 from pdmd.naming import look
 from pdmd.storage import replacing
 
-COLUMN, TEXT = 3.3, 6.8  # widths of a paper's column and text, inches
+TEXT = 6.8  # width of a paper's text, inches
 FAINT = "#B0B0B0"
 
 RC = {
@@ -63,7 +63,7 @@ LABELS = {
     "spread": "spread (1 is best)",
     "energy": "energy distance ↓",
     "coverage": "coverage ↑",
-    "density": "density ↑",
+    "density": "density",
     "cosine": "pairwise cosine ↓",
     "accuracy": "accuracy ↑",
     "kid": "kernel distance ↓",

@@ -9,7 +9,7 @@ from pdmd.models.mixture import GaussianMixture
 
 INLIER_RADIUS = 4.0  # in standard deviations of a mode
 COVERED_SHARE = 0.2  # of a mode's true weight
-ENERGY_SAMPLES = 4000
+ENERGY_SAMPLES = 2000
 
 
 def mixture_metrics(x: Tensor, mixture: GaussianMixture, reference: Tensor) -> dict[str, float]:

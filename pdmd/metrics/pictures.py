@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -94,7 +95,8 @@ class PictureMetrics:
         from torchmetrics.image.kid import KernelInceptionDistance
 
         size = min(len(pictures), len(self.real))
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance`", UserWarning)
             torch.manual_seed(0)
             kid = KernelInceptionDistance(
                 self.classifier.extractor(), subsets=20, subset_size=size // 2

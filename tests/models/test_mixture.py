@@ -92,14 +92,14 @@ def test_the_density_integrates_to_one(flow, t):
 
 
 def test_the_density_in_the_plane_integrates_to_one(flow):
-    mix = mixture(flow)
-    line = torch.linspace(-6, 6, 301, dtype=DOUBLE)
+    mix, t = mixture(flow), torch.tensor(0.6, dtype=DOUBLE)
+    line = torch.linspace(-7, 7, 301, dtype=DOUBLE)
     x, cell = torch.cartesian_prod(line, line), (line[1] - line[0]).item() ** 2
-    log_density = mix.log_density(x, full_like_time(0.3, x))
+    log_density = mix.log_density(x, t.expand(len(x)))
     assert (log_density.exp().sum() * cell).item() == pytest.approx(1, abs=1e-6)
-    variance = (flow.alpha(torch.tensor(0.3)) * mix.std) ** 2 + flow.sigma(torch.tensor(0.3)) ** 2
+    variance = (flow.alpha(t) * mix.std) ** 2 + flow.sigma(t) ** 2
     one_axis = log_density + 0.5 * (2 * math.pi * variance).log()  # control: normalised in 1D
-    assert (one_axis.exp().sum() * cell).item() != pytest.approx(1, abs=0.1)
+    assert (one_axis.exp().sum() * cell).item() != pytest.approx(1, abs=0.2)
 
 
 def test_the_velocity_of_pure_noise_is_the_noise_less_the_mean(flow):
