@@ -6,10 +6,12 @@ the digest of the former.  It is written beside, flushed, and renamed once; the 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,27 @@ from pdmd.storage import (
 
 KEEP = 2
 STATE, MANIFEST = "state.safetensors", "manifest.json"
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a job's state folder; wait for who has it, such as the orphan of a killed driver."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("a") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"{folder}: waiting for the process that trains here", file=sys.stderr)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            if _is_at(handle.fileno(), folder / "lock"):
+                yield
+                return  # else the other finished, and dropped the folder: lock it anew
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file is still the one at a path."""
+    return path.exists() and os.path.samestat(os.fstat(descriptor), path.stat())
 
 
 class Checkpoints:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pdmd.config import SETTINGS, Experiment, load_experiment, merge, read_yaml
 from pdmd.errors import UserError
+from pdmd.storage import write_text
 from pdmd.work import describe, running, training_jobs, work_done
 
 HEADLINES = (("mixture2d", "modes"), ("digits", "diversity"), ("toy1d", "velocity"))
@@ -34,13 +35,18 @@ def run_demo(cores: int, arguments: Sequence[str]) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     command = snakemake_command([f"-c{cores}", "--rerun-incomplete", *arguments])
     started = time.time()
+    pid = results / ".state" / "snakemake.pid"
+    _unlock(pid, arguments)
     with log.open("w") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+        write_text(pid, str(process.pid))
         try:
             _watch(process, experiment, log, started)
         except KeyboardInterrupt:
             process.wait()
             raise UserError("stopped: `make demo` goes on from the last checkpoints") from None
+        finally:
+            pid.unlink(missing_ok=True)
     text = log.read_text()
     if process.returncode != 0:
         print("\n".join(_failure(text)), file=sys.stderr)
@@ -51,6 +57,24 @@ def run_demo(cores: int, arguments: Sequence[str]) -> None:
         print(f"Done in {_clock(time.time() - started)}.")
     make_report(results, [])
     print_results(experiment, results)
+
+
+def _unlock(pid: Path, arguments: Sequence[str]) -> None:
+    """Clear the lock that a killed Snakemake of ours left behind.
+
+    Raises:
+        UserError: it still runs.
+    """
+    if not pid.exists():
+        return
+    command = Path("/proc") / pid.read_text() / "cmdline"
+    if command.exists() and b"snakemake" in command.read_bytes():
+        raise UserError(
+            f"process {pid.read_text()} still runs this workflow: wait for it or end it"
+        )
+    subprocess.run(
+        snakemake_command(["--unlock", *arguments]), capture_output=True, text=True, check=False
+    )
 
 
 def _experiment(arguments: Sequence[str]) -> Experiment:

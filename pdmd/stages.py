@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pdmd import provenance
 from pdmd.bank import INDEX, read_bank, write_bank
+from pdmd.checkpoint import alone
 from pdmd.config import Config
 from pdmd.data import Data, build_data, build_mixture, even_prompts
 from pdmd.distill import BankStarts, NoiseStarts, PhaseTrainer, Recipe, Roles, Starts
@@ -107,14 +108,15 @@ def fit_base(config: Config) -> None:
     prepare(config)
     stage = Stage(config)
     label, state = f"{config['scenario']} base", stage.paths.state("base", [BASE_SEED])
-    finished, trainer = _fit(stage, [BASE_SEED], label, state)
     path = stage.paths.base("model.safetensors")
     metadata = {"scenario": config["scenario"], "phase": "base"}
-    extra = _heldout_losses(stage, trainer.average)
     folders = {BASE_SEED: path.parent}
-    write_runs(finished, trainer.average, unstack_state, folders, metadata, path.name, extra)
-    provenance.record(path.with_name("provenance.json"), config, [BASE_SEED], stage.inputs())
-    clear_state(state)
+    with alone(state):
+        finished, trainer = _fit(stage, [BASE_SEED], label, state)
+        extra = _heldout_losses(stage, trainer.average)
+        write_runs(finished, trainer.average, unstack_state, folders, metadata, path.name, extra)
+        provenance.record(path.with_name("provenance.json"), config, [BASE_SEED], stage.inputs())
+        clear_state(state)
 
 
 def _heldout_losses(stage: Stage, field: VelocityField) -> dict[str, float]:
@@ -135,9 +137,10 @@ def fit_runs(config: Config, seeds: list[int]) -> None:
     stage = Stage(config)
     label = f"{config['scenario']} {config['method']}"
     state = stage.paths.state("phase1", seeds)
-    finished, trainer = _fit(stage, seeds, label, state)
-    _write_phase(stage, finished, trainer.average, seeds, 1, stage.inputs())
-    clear_state(state)
+    with alone(state):
+        finished, trainer = _fit(stage, seeds, label, state)
+        _write_phase(stage, finished, trainer.average, seeds, 1, stage.inputs())
+        clear_state(state)
 
 
 def _fit(stage: Stage, seeds: list[int], label: str, state: Path) -> tuple[Finished, FitTrainer]:
@@ -206,9 +209,10 @@ def distill_phase(config: Config, phase_number: int, seeds: list[int]) -> None:
     label = f"{config['scenario']} {config['method']} phase {phase_number}"
     state = stage.paths.state(f"phase{phase_number}", seeds)
     digest = stage.digest(inputs, seeds=seeds, phase=phase_number)
-    finished = train(trainer, recipe.updates, stage.save(), state, digest, label)
-    _write_phase(stage, finished, roles.average, seeds, phase_number, inputs)
-    clear_state(state)
+    with alone(state):
+        finished = train(trainer, recipe.updates, stage.save(), state, digest, label)
+        _write_phase(stage, finished, roles.average, seeds, phase_number, inputs)
+        clear_state(state)
 
 
 def phase_recipe(config: Config, phase: Phase) -> Recipe:

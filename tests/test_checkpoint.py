@@ -1,5 +1,7 @@
 import json
+import os
 import shutil
+import time
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from pdmd.checkpoint import (
     MANIFEST,
     STATE,
     Checkpoints,
+    alone,
     broken_role,
     restore_tensors,
     state_tensors,
@@ -257,3 +260,35 @@ def test_the_broken_role_is_found(value):
     with torch.no_grad():
         modules["generator"].bias[1] = value
     assert broken_role(modules) == "generator"
+
+
+# ---- one process at a time
+
+
+def test_a_second_process_waits_for_the_first_to_drop_its_state(tmp_path):
+    """The orphan of a killed driver may still train when its job is started again."""
+    folder = tmp_path / "state"
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with alone(folder):
+            os.write(writer, b"x")
+            time.sleep(0.5)
+            (folder / "done").touch()
+            shutil.rmtree(folder)
+        os._exit(0)
+    os.read(reader, 1)
+    start = time.monotonic()
+    with alone(folder):
+        assert time.monotonic() - start > 0.3
+        assert not (folder / "done").exists()
+        assert (folder / "lock").exists()  # locked anew, not the file that was dropped
+    os.waitpid(child, 0)
+
+
+def test_a_free_state_folder_is_entered_at_once(tmp_path, capsys):
+    """The control."""
+    for _ in range(2):
+        with alone(tmp_path / "state"):
+            pass
+    assert capsys.readouterr().err == ""
