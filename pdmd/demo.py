@@ -111,8 +111,10 @@ def _watch(
 def _progress(experiment: Experiment, log: Path, started: float, before: float) -> list[str]:
     """The present state in a few lines."""
     results, jobs = Path(experiment.settings["results"]), training_jobs(experiment)
-    steps = re.findall(r"(\d+) of (\d+) steps", log.read_text())
-    done, total = steps[-1] if steps else ("0", "?")
+    text = log.read_text()
+    planned = re.findall(r"^total +(\d+)", text, re.M)
+    steps = re.findall(r"(\d+) of (\d+) steps", text)
+    done, total = steps[-1] if steps else ("0", planned[-1] if planned else "?")
     now = running(results)
     work, behind = sum(job.work for job in jobs), work_done(jobs, now)
     elapsed, left = time.time() - started, "time left not known yet"

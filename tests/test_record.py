@@ -1,5 +1,7 @@
+import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from pdmd.errors import UserError
@@ -23,6 +25,39 @@ def test_a_changed_number_is_drift():
     digits = table.translate(str.maketrans("123456789", "234567891"))
     assert with_headline(head + BEGIN + digits + END + tail, DOCS) == text
     assert head + BEGIN + digits + END + tail != text
+
+
+NUMBER = r"-?\d*\.\d+"
+TRIPLE = re.compile(rf"({NUMBER}) \[({NUMBER}),\s({NUMBER})\]")
+
+
+def recorded_triples():
+    """Every mean, low and high in the recorded tables."""
+    found = []
+    for path in DOCS.rglob("*.csv"):
+        frame = pd.read_csv(path)
+        for name in [c.removesuffix("_mean") for c in frame.columns if c.endswith("_mean")]:
+            columns = [f"{name}_{end}" for end in ("mean", "low", "high")]
+            found += frame[columns].dropna().itertuples(index=False, name=None)
+    return found
+
+
+def is_recorded(texts, triples):
+    """Whether some recorded triple rounds to these three numbers as written."""
+
+    def rounds(text, value):
+        return abs(float(text) - value) <= 0.5001 * 10 ** -len(text.split(".")[1])
+
+    return any(all(map(rounds, texts, triple)) for triple in triples)
+
+
+def test_every_interval_in_readmes_prose_is_a_recorded_one():
+    prose = (REPOSITORY / "README.md").read_text().split(END)[1]
+    written, triples = TRIPLE.findall(prose), recorded_triples()
+    assert len(written) >= 8
+    for texts in written:
+        assert is_recorded(texts, triples), texts
+    assert not is_recorded((".045", ".039", ".051"), triples)  # control: nearly one of them
 
 
 def test_a_dirty_checkouts_results_are_no_record(tmp_path):
