@@ -11,6 +11,9 @@ min_version("9.0")
 configfile: "config/config.yaml"
 
 
+report: "workflow/report/workflow.rst"
+
+
 experiment = load_experiment(Path(workflow.basedir), config)
 RESULTS = config["results"]
 

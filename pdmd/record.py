@@ -15,11 +15,24 @@ HEADLINE = ("inliers", "modes_covered", "tv", "spread", "energy")
 
 
 def keep_record(results: Path, docs: Path, readme: Path) -> None:
-    """Copy tables and figures of a demo to docs/record and renew README's table from them.
+    """Copy a demo's tables and figures to docs/record and renew README's table from them.
+
+    Tables of the ablations, in <results>/ablations, are kept beside them if they are there.
 
     Raises:
         UserError: the results were made from a dirty checkout or are not there.
     """
+    made = _copy(results, docs, figures=True)
+    if not made:
+        raise UserError(f"{results}: no tables: expected a finished `make demo`")
+    ablations = _copy(results / "ablations", docs / "ablations", figures=False)
+    made |= {f"ablations/{scenario}": source for scenario, source in ablations.items()}
+    write_json(docs / "provenance.json", made)
+    write_text(readme, with_headline(readme.read_text(), docs))
+
+
+def _copy(results: Path, docs: Path, figures: bool) -> dict[str, object]:
+    """Copy every scenario's tables, and perhaps figures; returns what made them."""
     made: dict[str, object] = {}
     for folder in sorted(results.glob("*/tables")):
         scenario = folder.parent.name
@@ -32,12 +45,9 @@ def keep_record(results: Path, docs: Path, readme: Path) -> None:
         kind = source["config"]["data"]["kind"]
         for name in TABLES[kind]:
             shutil.copy(folder / f"{name}.csv", docs / scenario)
-        for name in FIGURES[kind]:
+        for name in FIGURES[kind] if figures else ():
             shutil.copy(folder.parent / "figures" / f"{name}.png", docs / scenario)
-    if not made:
-        raise UserError(f"{results}: no tables: expected a finished `make demo`")
-    write_json(docs / "provenance.json", made)
-    write_text(readme, with_headline(readme.read_text(), docs))
+    return made
 
 
 def with_headline(text: str, docs: Path) -> str:
