@@ -49,14 +49,16 @@ def interval_table(
 def crossing(frontier: pd.DataFrame, fidelity: str, level: float) -> dict[str, float] | None:
     """Metrics where training last passes a level of fidelity, linear between snapshots.
 
-    The last pass, because students start as the teacher's few-step sampler: blurred or collapsed
-    starts have a high fidelity, too. None if training never passes the level.
+    The last pass, because students start as the teacher's few-step sampler. Inliers count on the
+    way up only: a collapsed start has many, too, and loses them first. Density falls as a student
+    gains diversity, and counts both ways. None if training never passes the level.
     """
     above = (frontier[fidelity] >= level).to_numpy()
-    passes = (above[1:] != above[:-1]).nonzero()[0]
-    if len(passes) == 0:
+    passes = above[1:] > above[:-1] if fidelity == "inliers" else above[1:] != above[:-1]
+    if not passes.any():
         return None
-    before, after = frontier.iloc[passes[-1]], frontier.iloc[passes[-1] + 1]
+    last = passes.nonzero()[0][-1]
+    before, after = frontier.iloc[last], frontier.iloc[last + 1]
     share = (level - before[fidelity]) / (after[fidelity] - before[fidelity])
     mixed = before + share * (after - before)
     return {str(name): float(value) for name, value in mixed.items()}

@@ -67,6 +67,12 @@ def test_the_last_crossing_counts():
     assert crossing(falling, "inliers", 0.7)["step"] == pytest.approx(3.5)  # not at 1.29
 
 
+def test_inliers_that_a_collapse_loses_are_no_crossing():
+    lost = pd.DataFrame({"step": [1.0, 2, 3], "inliers": [1.0, 0.5, 0.6], "density": [4, 2, 1.0]})
+    assert crossing(lost, "inliers", 0.7) is None
+    assert crossing(lost, "density", 1.5)["step"] == pytest.approx(2.5)  # control: density may fall
+
+
 def numbers(text):
     return re.findall(r"-?\d+\.\d+", text)
 
