@@ -17,6 +17,7 @@ from pdmd.config import Config
 from pdmd.data import Data, build_data, build_mixture, even_prompts
 from pdmd.distill import BankStarts, NoiseStarts, PhaseTrainer, Recipe, Roles, Starts
 from pdmd.draws import Stream
+from pdmd.errors import UserError
 from pdmd.fit import FitRecipe, FitTrainer, heldout_loss
 from pdmd.flow import FLOWS
 from pdmd.models.base import Condition, Guided, VelocityField, VelocityNetwork
@@ -54,6 +55,12 @@ class Stage:
         """The phases of the student's step grid."""
         names = ("steps", "boundaries", "shift", "interval", "margin")
         return split_phases(*(self.config["student"][name] for name in names))
+
+    def phase(self, number: int, least: int = 1) -> Phase:
+        """One phase by its number. Raises UserError for one that the method does not have."""
+        if not least <= number <= len(self.phases):
+            raise UserError(f"--phase: {number}: expected {least} to {len(self.phases)}")
+        return self.phases[number - 1]
 
     def inputs(self) -> list[Path]:
         """Files that every run of the scenario reads."""
@@ -155,7 +162,7 @@ def make_bank(config: Config, phase_number: int, seeds: list[int]) -> None:
     """Run the frozen experts of the phases before `phase_number` once, for every seed."""
     prepare(config)
     stage, rows = Stage(config), config["bank"]["rows"]
-    before = stage.phases[: phase_number - 1]
+    before = stage.phases[: stage.phase(phase_number, least=2).number - 1]
     experts = stage.experts(seeds, before)
     x, condition = _from_noise(stage, experts, before[0].times, Stream(seeds, 0, "bank"), rows)
     for run, seed in enumerate(seeds):
@@ -193,7 +200,7 @@ def distill_phase(config: Config, phase_number: int, seeds: list[int]) -> None:
     """Train the expert of one phase, for every seed of the job."""
     prepare(config)
     stage = Stage(config)
-    phase = stage.phases[phase_number - 1]
+    phase = stage.phase(phase_number)
     recipe = phase_recipe(config, phase)
     inputs = _phase_inputs(stage, phase, seeds)
     runs = len(seeds)

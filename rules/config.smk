@@ -28,5 +28,10 @@ def digest(name, scenario=None):
     return of
 
 
+def threads_of(scenario):
+    """CPU threads of a job, as its config has them."""
+    return experiment.scenario(scenario)["threads"]
+
+
 localrules:
     all,

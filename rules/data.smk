@@ -9,6 +9,7 @@ rule encode:
             f"{RESULTS}/{{{{scenario}}}}/data/{{name}}",
             name=["train.safetensors", "heldout.safetensors", "codec.safetensors", "codec.json"],
         ),
+    threads: lambda w: threads_of(w.scenario)
     params:
         digest=digest("data"),
     shell:
@@ -26,6 +27,7 @@ rule classifier:
         f"{RESULTS}/{{scenario}}/data/classifier.json",
     benchmark:
         f"{RESULTS}/{{scenario}}/data/classifier.benchmark.tsv"
+    threads: lambda w: threads_of(w.scenario)
     params:
         digest=digest("classifier"),
     shell:

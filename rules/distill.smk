@@ -48,6 +48,7 @@ for _scenario in experiment.scenarios:
                 f"{RESULTS}/{_scenario}/{{method}}/seed{_seeds[0]}/phase1/benchmark.tsv"
             wildcard_constraints:
                 method=alternatives(experiment.select(_scenario, ["fit"])),
+            threads: threads_of(_scenario)
             params:
                 seeds=_seeds,
                 digest=digest("fit", _scenario),
@@ -64,6 +65,7 @@ for _scenario in experiment.scenarios:
                 [directory(f"{d}/bank") for d in run_dir(_scenario, _seeds)],
             wildcard_constraints:
                 method=alternatives(experiment.select(_scenario, ["distill"])),
+            threads: threads_of(_scenario)
             params:
                 seeds=_seeds,
                 digest=digest("bank", _scenario),
@@ -84,6 +86,7 @@ for _scenario in experiment.scenarios:
                 f"{RESULTS}/{_scenario}/{{method}}/seed{_seeds[0]}/phase{{phase}}/benchmark.tsv"
             wildcard_constraints:
                 method=alternatives(experiment.select(_scenario, ["distill"])),
+            threads: threads_of(_scenario)
             params:
                 seeds=_seeds,
                 digest=digest("distill", _scenario),

@@ -40,6 +40,7 @@ for _scenario in experiment.scenarios:
             per_seed(_scenario, "metrics.json"),
         wildcard_constraints:
             method=alternatives(experiment.select(_scenario, ["teacher", "distill"])),
+        threads: threads_of(_scenario)
         params:
             seeds=experiment.seeds(_scenario),
             digest=digest("evaluate", _scenario),
@@ -57,6 +58,7 @@ for _scenario in experiment.scenarios:
             per_seed(_scenario, "samples.safetensors"),
         wildcard_constraints:
             method=alternatives(experiment.select(_scenario, ["fit"])),
+        threads: threads_of(_scenario)
         params:
             seeds=experiment.seeds(_scenario),
             digest=digest("evaluate", _scenario),

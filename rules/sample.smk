@@ -30,6 +30,7 @@ for _scenario in experiment.scenarios:
             ],
         wildcard_constraints:
             method=alternatives(experiment.select(_scenario, ["teacher", "distill"])),
+        threads: threads_of(_scenario)
         params:
             seeds=experiment.seeds(_scenario),
             digest=digest("sample", _scenario),

@@ -19,6 +19,7 @@ rule fit_base:
         ),
     benchmark:
         f"{RESULTS}/{{scenario}}/base/benchmark.tsv"
+    threads: lambda w: threads_of(w.scenario)
     params:
         digest=digest("base"),
     shell:

@@ -688,3 +688,10 @@ def test_a_user_error_is_what_a_command_prints(copied, tiny, capsys):
     assert "base/model.safetensors" in line
     with pytest.raises(UserError):
         load_tensors(copied / "mixture2d" / "base" / "model.safetensors")
+
+
+def test_a_phase_that_a_method_does_not_have_is_refused_in_one_line(copied, tiny, capsys):
+    command = arguments(copied, tiny, SHORT)
+    command[command.index("--phase") + 1] = "3"
+    assert cli.main(command) == 2
+    assert capsys.readouterr().err == "pdmd: --phase: 3: expected 1 to 2\n"
