@@ -40,7 +40,7 @@ for _scenario in experiment.scenarios:
             name:
                 f"fit_{_job}"
             input:
-                lambda w, s=_scenario: latents(SimpleNamespace(scenario=s)),
+                latents(_scenario),
                 config=part("fit", _scenario),
             output:
                 [f"{d}/{name}" for d in run_dir(_scenario, _seeds, 1) for name in RUN_FILES],

@@ -49,6 +49,11 @@ def table_configs(scenario):
     return [ancient(f"{RESULTS}/{scenario}/{name}") for name in table_parts(scenario)]
 
 
+def table_digest(scenario):
+    """The digest of their contents."""
+    return fingerprint([CONFIGS[scenario][name] for name in table_parts(scenario)])
+
+
 def in_report(path, scenario):
     """CSV tables and PNG figures are shown; their twins are not."""
     if not path.endswith((".csv", ".png")):
@@ -70,7 +75,7 @@ for _scenario in experiment.scenarios:
         output:
             [in_report(path, _scenario) for path in table_paths(_scenario)],
         params:
-            digest=fingerprint([CONFIGS[_scenario][name] for name in table_parts(_scenario)]),
+            digest=table_digest(_scenario),
         shell:
             "python -m pdmd tables --configs {input.configs}"
 
@@ -83,6 +88,6 @@ for _scenario in experiment.scenarios:
         output:
             [in_report(path, _scenario) for path in figure_paths(_scenario)],
         params:
-            digest=fingerprint([CONFIGS[_scenario][name] for name in table_parts(_scenario)]),
+            digest=table_digest(_scenario),
         shell:
             "python -m pdmd figures --configs {input.configs}"

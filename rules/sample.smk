@@ -1,9 +1,8 @@
 # Every seed's samples of record.
 
 
-def sampler(wildcards):
+def sampler(scenario, method):
     """The weights that a method's sampler is made of."""
-    scenario, method = wildcards.scenario, wildcards.method
     if experiment.runs[scenario, method]["kind"] == "teacher":
         return [f"{RESULTS}/{scenario}/base/model.safetensors"]
     numbers = range(1, experiment.phases(scenario, method) + 1)
@@ -21,7 +20,7 @@ for _scenario in experiment.scenarios:
         name:
             f"sample_{_scenario}"
         input:
-            lambda w, s=_scenario: sampler(SimpleNamespace(scenario=s, method=w.method)),
+            lambda w, s=_scenario: sampler(s, w.method),
             config=part("sample", _scenario),
         output:
             [

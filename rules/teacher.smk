@@ -1,16 +1,16 @@
 # The network that students and fake scores start from; where the teacher is fitted, it is this.
 
 
-def latents(wildcards):
+def latents(scenario):
     """The precomputed latents, for scenarios whose data are not drawn on the spot."""
-    digits = experiment.scenario(wildcards.scenario)["data"]["kind"] == "digits"
-    folder = f"{RESULTS}/{wildcards.scenario}/data"
+    digits = experiment.scenario(scenario)["data"]["kind"] == "digits"
+    folder = f"{RESULTS}/{scenario}/data"
     return [f"{folder}/train.safetensors", f"{folder}/heldout.safetensors"] if digits else []
 
 
 rule fit_base:
     input:
-        latents,
+        lambda w: latents(w.scenario),
         config=shared("base"),
     output:
         expand(
