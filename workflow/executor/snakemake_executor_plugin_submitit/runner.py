@@ -1,0 +1,247 @@
+"""What runs on the node: a picklable call around one Snakemake command line.
+
+It imports nothing of Snakemake, so that starting it costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
+
+
+class JobFailed(RuntimeError):
+    """The command failed; the message is all there is to say."""
+
+
+def earlier_result(path: Path) -> Any:
+    """The value of a success that this very job already left, None without one."""
+    try:
+        outcome, value = pickle.loads(path.read_bytes())
+    except (OSError, EOFError, pickle.UnpicklingError):
+        return None
+    return value if outcome == "success" else None
+
+
+def copy_stream(source: IO[bytes], target: int) -> None:
+    """Copy a child's output to a log; a log that cannot be written costs the log, not the job."""
+    lost = 0
+    for block in iter(lambda: source.read1(1 << 16), b""):  # type: ignore[attr-defined]
+        try:
+            if lost:
+                os.write(target, b"\n[%d bytes of output could not be written here]\n" % lost)
+                lost = 0
+            view = memoryview(block)
+            while view:
+                view = view[os.write(target, view) :]
+        except OSError:
+            lost += len(block)
+
+
+def members(session: int) -> list[int]:
+    """The living processes of a session."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, number = stat.read_text().rpartition(")")[2].split()[:4]
+        except (OSError, ValueError):
+            continue
+        if int(number) == session and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+class SnakemakeJob:
+    """Run a command in a session of its own; stop, requeue or report as Slurm asks.
+
+    Args:
+        command: shell command line; folder: where it runs.
+        resumable: it saves at SIGTERM and goes on from there when it is started again.
+        grace: seconds to save in; kill_wait: seconds after SIGTERM in which Slurm ends the job.
+    """
+
+    def __init__(
+        self,
+        command: str,
+        folder: str,
+        resumable: bool = False,
+        grace: float = 90,
+        kill_wait: float = 60,
+        restarts: int = 0,
+    ):
+        self.command, self.folder, self.resumable = command, folder, resumable
+        self.grace, self.kill_wait, self.restarts = grace, kill_wait, restarts
+        self._arm()
+
+    def _arm(self) -> None:
+        """What is not pickled."""
+        self._received: dict[int, float] = {}  # signal -> when
+        if self.resumable:  # submitit takes the attribute for the ability
+            self.checkpoint = self._checkpoint
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_received", "checkpoint")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._arm()
+
+    def __call__(self) -> dict[str, Any]:
+        """Run the command. Raises JobFailed with its exit status."""
+        result = self._result_path()
+        value = earlier_result(result) if result else None
+        if value is not None:  # the node was lost after the work was done
+            return dict(value)
+        if result:
+            result.unlink(missing_ok=True)
+        requeue = self._take_signals()
+        code = self._run()
+        if code == 0:
+            value = {"restarts": self.restarts, "host": os.uname().nodename}
+            self._ensure_result(result)
+            return value
+        if signal.SIGUSR2 in self._received and requeue:
+            requeue(signal.SIGUSR2, None)  # submitit: save the callable, requeue, leave
+        if signal.SIGTERM in self._received:
+            self._await_end()
+        if code in KILLED:
+            time.sleep(5)  # where a node dies, its processes do not die at one instant
+        raise JobFailed(self._reason(code))
+
+    def _take_signals(self) -> Any:
+        """Install our handlers; returns the one with which submitit requeues, if there is one."""
+        if threading.current_thread() is not threading.main_thread():
+            return None  # submitit's debug executor calls from Snakemake's waiting thread
+        requeue = signal.getsignal(signal.SIGUSR2)
+        wanted = [signal.SIGTERM, signal.SIGINT]
+        if self.resumable:
+            wanted.append(signal.SIGUSR2)
+        for number in wanted:
+            signal.signal(number, self._on_signal)
+        return requeue if self.resumable and callable(requeue) else None
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        print(f"[{signal.Signals(number).name}: the job is told to stop]", file=sys.stderr)
+        self._received.setdefault(number, time.time())
+
+    def _run(self) -> int:
+        """Run to the end, or to the end of the grace after a signal; returns the exit status.
+
+        The command has its own session: Slurm signals a step's process group, and a Snakemake
+        that is signalled itself would not wait for what it runs.
+        """
+        environment = {k: v for k, v in os.environ.items() if k != "SUBMITIT_EXECUTOR"}
+        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment["PYTHONUNBUFFERED"] = "1"
+        process = subprocess.Popen(
+            ["/bin/bash", "-c", self.command],
+            cwd=self.folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        pumps = [
+            threading.Thread(target=copy_stream, args=(stream, target), daemon=True)
+            for stream, target in ((process.stdout, 1), (process.stderr, 2))
+        ]
+        for pump in pumps:
+            pump.start()
+        told = 0.0
+        while True:
+            try:
+                code = process.wait(0.2)
+                if not told or not members(process.pid) or time.time() > told + self.grace:
+                    break
+            except subprocess.TimeoutExpired:
+                pass
+            if self._received and not told:
+                told = time.time()
+                self._signal(process.pid, signal.SIGTERM)
+            elif told and time.time() > told + self.grace:
+                self._signal(process.pid, signal.SIGKILL)
+            if process.returncode is not None:
+                time.sleep(0.1)
+        self._signal(process.pid, signal.SIGKILL)  # what it left behind
+        for pump in pumps:
+            pump.join(5)
+        return code
+
+    @staticmethod
+    def _signal(session: int, number: int) -> None:
+        """Signal every process of a session, group leaders of their own included."""
+        for pid in members(session):
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue
+
+    def _await_end(self) -> None:
+        """Told to stop by Slurm: what comes next, an end or a requeue, is Slurm's to say."""
+        end = self._received[signal.SIGTERM] + self.kill_wait
+        while time.time() < end:
+            time.sleep(0.2)
+        job = os.environ.get("SLURM_JOB_ID")
+        if self.resumable and job:  # nobody came: a signal without a requeue behind it
+            subprocess.run(["scontrol", "requeue", job], check=False, timeout=60)
+            time.sleep(self.kill_wait)
+
+    def _reason(self, code: int) -> str:
+        received = ", ".join(signal.Signals(number).name for number in self._received)
+        after = f" after {received}" if received else ""
+        if code < 0:
+            return f"the job's command was ended by {signal.Signals(-code).name}{after}"
+        return f"the job's command ended with exit status {code}{after}"
+
+    @staticmethod
+    def _result_path() -> Path | None:
+        """Where submitit will write this job's result."""
+        from submitit import JobEnvironment
+
+        try:
+            return Path(JobEnvironment().paths.result_pickle)
+        except (RuntimeError, KeyError):
+            return None
+
+    @staticmethod
+    def _ensure_result(path: Path | None) -> None:
+        """Leave with success where a full disk would keep submitit from saying so."""
+        if path is None:
+            return
+        probe = path.with_suffix(".probe")
+        try:
+            with probe.open("wb") as handle:
+                handle.write(bytes(1 << 14))
+                handle.flush()
+                os.fsync(handle.fileno())
+            probe.unlink()
+        except OSError as error:
+            try:
+                print(f"{path}: {error}: success is left to the exit status", file=sys.stderr)
+            finally:
+                os._exit(0)
+
+    def _checkpoint(self) -> Any:
+        """For submitit: this job again. The command has been told to save before this."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(
+            SnakemakeJob(
+                self.command,
+                self.folder,
+                self.resumable,
+                self.grace,
+                self.kill_wait,
+                self.restarts + 1,
+            )
+        )
