@@ -188,11 +188,13 @@ class SnakemakeJob:
 
     def _await_end(self) -> None:
         """Told to stop by Slurm: what comes next, an end or a requeue, is Slurm's to say."""
+        job = os.environ.get("SLURM_JOB_ID")
+        if not job:
+            return
         end = self._received[signal.SIGTERM] + self.kill_wait
         while time.time() < end:
             time.sleep(0.2)
-        job = os.environ.get("SLURM_JOB_ID")
-        if self.resumable and job:  # nobody came: a signal without a requeue behind it
+        if self.resumable:  # nobody came: a signal without a requeue behind it
             subprocess.run(["scontrol", "requeue", job], check=False, timeout=60)
             time.sleep(self.kill_wait)
 

@@ -1,6 +1,6 @@
 """What a user sets with --submitit-<name>, in a profile as `submitit-<name>:`."""
 
-# No `from __future__ import annotations` here: Snakemake reads these types to parse its command line.
+# No `from __future__ import annotations` here: Snakemake reads these types for its command line.
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,8 @@ class ExecutorSettings(ExecutorSettingsBase):
     """Settings of the submitit executor."""
 
     cluster: Optional[str] = setting(
-        None, "slurm, local (processes here, GPUs never shared) or debug (in this process); found"
+        None,
+        "slurm, local (processes here, GPUs never shared) or debug (in this process); found"
         " out if not given",
     )
     folder: Optional[Path] = setting(
@@ -30,7 +31,8 @@ class ExecutorSettings(ExecutorSettingsBase):
     qos: Optional[str] = setting(None, "quality of service of jobs that name none", env_var=True)
     runtime: int = setting(60, "minutes of walltime of jobs that ask for none")
     python: Optional[str] = setting(
-        None, "command that starts Python on a node, for example"
+        None,
+        "command that starts Python on a node, for example"
         " `apptainer exec --nv image.sif python`; default: this Python",
     )
     setup: Optional[str] = setting(
@@ -43,7 +45,8 @@ class ExecutorSettings(ExecutorSettingsBase):
     array_parallelism: int = setting(100, "most jobs of an array that run at once")
     max_timeouts: int = setting(10, "how often a resumable job may be requeued at its walltime")
     signal_delay: int = setting(
-        120, "seconds before its walltime at which a resumable job is told to save; Slurm may be"
+        120,
+        "seconds before its walltime at which a resumable job is told to save; Slurm may be"
         " up to 60 s early",
     )
     grace: int = setting(90, "seconds a job has to save before it is requeued all the same")
@@ -53,7 +56,8 @@ class ExecutorSettings(ExecutorSettingsBase):
     poll: float = setting(5.0, "seconds between two looks at the queue; more if squeue is slow")
     patience: int = setting(600, "seconds for which a failing sbatch is tried again")
     gpus: Optional[str] = setting(
-        None, "cluster local: GPU indices to hand out, such as 0,1,2,3; default: those that"
+        None,
+        "cluster local: GPU indices to hand out, such as 0,1,2,3; default: those that"
         " CUDA_VISIBLE_DEVICES or nvidia-smi names",
     )
     keep_days: int = setting(30, "days for which the folders of ended jobs, with logs, are kept")

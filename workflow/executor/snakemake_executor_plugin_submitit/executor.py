@@ -1,0 +1,415 @@
+"""The Snakemake side: which jobs are out, which have ended, and how to stop them.
+
+Snakemake's thread only enqueues. The waiting thread submits and watches, so that a Ctrl-C in the
+main thread never falls into a submission.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import shlex
+import socket
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+from typing import Any
+
+from snakemake_interface_common.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
+from snakemake_interface_executor_plugins.executors.real import RealExecutor
+from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+
+from snakemake_executor_plugin_submitit.local import Debug, Local
+from snakemake_executor_plugin_submitit.notes import Notes, fingerprint_of, key_of, prune
+from snakemake_executor_plugin_submitit.resources import Request
+from snakemake_executor_plugin_submitit.runner import SnakemakeJob
+from snakemake_executor_plugin_submitit.slurm import NotSubmitted, Slurm
+from snakemake_executor_plugin_submitit.task import State, Task
+from snakemake_executor_plugin_submitit.verdict import LIVE, LOST, PASSING, Verdict, hint, judge
+
+STARTED = time.time()  # imported before the DAG is built
+TICK = 0.5  # seconds between two looks at the result files
+NAMED_AFTER = 10.0  # seconds in which a reason to wait may pass
+FIRST_PAUSE = 5.0  # seconds until a failed sbatch is tried again, doubled each time
+SLOWEST = 120.0  # seconds between two looks at a queue that does not answer
+CLUSTERS: dict[str, type[Slurm] | type[Local]] = {"slurm": Slurm, "local": Local, "debug": Debug}
+
+
+class Executor(RemoteExecutor):
+    """Submit Snakemake's jobs through submitit."""
+
+    def __init__(self, workflow: Any, logger: Any):
+        # The base class starts the waiting thread at once.
+        self._submitting = threading.Lock()  # held while ids are on their way
+        self._news = threading.Event()
+        self._out: dict[int, Task] = {}  # all that have not ended, whatever Snakemake holds
+        self._sent = 0
+        self._stopping = False
+        self._next_look = self._looked = self._next_try = self._failing_since = 0.0
+        self._pause = FIRST_PAUSE
+        super().__init__(workflow, logger)
+
+    def __post_init__(self) -> None:
+        settings = self.workflow.executor_settings
+        self.settings = settings
+        self.root = Path(settings.folder).absolute()
+        self.root.mkdir(parents=True, exist_ok=True)
+        self._lock_folder()
+        self.notes = Notes(self.root / "running")
+        self.token = f"smk-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+        self.folder = self.root / f"run-{self.token[4:]}"
+        self.folder.mkdir(exist_ok=True)
+        prune(self.root, settings.keep_days, {note["folder"] for note in self.notes.found.values()})
+        self.cluster = self._find_cluster()
+        self._gap = float(settings.poll)
+
+    def _lock_folder(self) -> None:
+        """Refuse a second driver; the kernel lets go of the lock however this one ends."""
+        self._held = (self.root / "driver").open("a+")
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._held.seek(0)
+            raise WorkflowError(
+                f"{self.root}: {self._held.read().strip() or 'another Snakemake'} submits jobs from"
+                " here: let it end, or give another --submitit-folder and working directory"
+            ) from None
+        self._held.truncate(0)
+        self._held.write(f"Snakemake with process id {os.getpid()} on {socket.gethostname()}")
+        self._held.flush()
+
+    def _find_cluster(self) -> Slurm | Local:
+        import submitit
+
+        name = self.settings.cluster or submitit.AutoExecutor.which()
+        if name not in CLUSTERS:
+            raise WorkflowError(f"submitit-cluster: {name!r}: expected slurm, local or debug")
+        try:
+            return CLUSTERS[name](self.settings)
+        except ValueError as error:
+            raise WorkflowError(str(error)) from None
+
+    # -- from Snakemake -------------------------------------------------------------------------
+
+    def run_job(self, job: Any) -> None:
+        """Enqueue a job, or refuse what it asks for."""
+        info = SubmittedJobInfo(job)
+        try:
+            task = self._task(info)
+        except ValueError as error:
+            self.report_job_error(info, msg=f"{error}. ")
+            return
+        info.aux = {"task": task}
+        self._out[id(info)] = task
+        # The Snakemake in the job sets the marker of an unfinished job itself.
+        self.report_job_submission(info, register_job=False)
+        self._news.set()
+
+    def _task(self, info: SubmittedJobInfo) -> Task:
+        job = info.job
+        rule = f"group_{next(iter(sorted(job.rules)))}" if job.is_group() else job.name
+        request = Request.of(self._name(job, rule), job.threads, dict(job.resources), self.settings)
+        call = SnakemakeJob(
+            self.format_job_exec(job),
+            folder=os.getcwd(),
+            resumable=request.resumable,
+            grace=self.settings.grace,
+            kill_wait=self.settings.kill_wait,
+        )
+        return Task(info, request, call, rule, key_of(job), fingerprint_of(job), self.folder)
+
+    @staticmethod
+    def _name(job: Any, rule: str) -> str:
+        """What squeue shows: the rule and its wildcards."""
+        if job.is_group():
+            return rule
+        return "-".join([rule, *map(str, job.wildcards_dict.values())])
+
+    def get_job_args(self, job: Any, **kwargs: Any) -> str:
+        """Arguments of the Snakemake in the job.
+
+        Unlike the base class's they name nothing that goes when this driver does, since a job may
+        be requeued after that, and they give the job the cores it was allocated.
+        """
+        files = list(map(str, job.get_wait_for_files()))
+        arguments = RealExecutor.get_job_args(self, job, cores=max(1, job.threads))
+        if not files:
+            return arguments
+        if len(files) <= 20:
+            return f"{arguments} --wait-for-files {shlex.join(files)}"
+        path = self.folder / f"{key_of(job)}.inputs"
+        path.write_text("\n".join(files) + "\n")
+        return f"{arguments} --wait-for-files-file {shlex.quote(str(path))}"
+
+    def additional_general_args(self) -> str:
+        """Leave a job's log to the job."""
+        return "--quiet progress rules reason host"
+
+    async def sleep(self) -> None:
+        """Until the next look at the result files, or new jobs."""
+        end = time.time() + TICK
+        while time.time() < end and not self._news.is_set():
+            await asyncio.sleep(0.02)
+        self._news.clear()
+
+    async def check_active_jobs(
+        self, active_jobs: list[SubmittedJobInfo]
+    ) -> AsyncGenerator[SubmittedJobInfo, None]:
+        """Submit, look, report. An exception from here would end this thread without a cancel."""
+        tasks = [info.aux["task"] for info in active_jobs if info.aux]
+        try:
+            self._start([task for task in tasks if task.id is None])
+            self._look(
+                [task for task in tasks if task.id is not None and id(task.info) in self._out]
+            )
+        except Exception:
+            self.logger.error(f"submitit executor: {traceback.format_exc()}")
+            time.sleep(TICK)
+        for task in tasks:
+            if id(task.info) in self._out:
+                yield task.info
+
+    def cancel(self) -> None:
+        """Cancel this driver's jobs, and only those."""
+        self._stopping = True
+        with self._submitting:
+            tasks = list(self._out.values())
+            ids = {task.id for task in tasks if task.id}
+            tokens = {task.token for task in tasks if task.token and not task.id}
+            if tokens:  # an sbatch that failed here may have got through all the same
+                for found in (self.cluster.named(tokens) or {}).values():
+                    ids.update(found)
+            self.cluster.cancel(ids)
+            for task in tasks:
+                self._note_end(task, "cancelled")
+        self.shutdown()
+
+    def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
+        """Cancel these."""
+        self.cluster.cancel({info.external_jobid for info in active_jobs if info.external_jobid})
+
+    # -- submission -----------------------------------------------------------------------------
+
+    def _start(self, tasks: list[Task]) -> None:
+        """Attach to what an earlier driver left, submit the rest."""
+        with self._submitting:
+            if self._stopping or not tasks:
+                return
+            tasks = [task for task in tasks if not self._attach(task)]
+            if time.time() < self._next_try:
+                return
+            ready = self.cluster.free([task for task in tasks if not task.blockers])
+            for batch in self.cluster.batches(ready):
+                if not self._submit(batch):
+                    return
+
+    def _submit(self, batch: Sequence[Task]) -> bool:
+        """Submit jobs that ask for the same; returns whether the cluster takes more."""
+        self._sent += 1
+        for index, task in enumerate(batch):
+            task.token = f"{self.token}-{self._sent}"
+            task.index = index if len(batch) > 1 else None
+            self.notes.write(task)
+        try:
+            self.cluster.submit(batch)
+        except NotSubmitted as error:
+            return self._not_submitted(batch, error)
+        self._failing_since, self._pause = 0.0, FIRST_PAUSE
+        for task in batch:
+            self.notes.write(task)
+        self._ledger("".join(task.entry(logs=[str(log) for log in task.logs]) for task in batch))
+        first = batch[0]
+        more = f" and {len(batch) - 1} more of its array" if len(batch) > 1 else ""
+        self.logger.info(
+            f"{first.rule}: {self.cluster.name} job {first.id}{more}, log: {first.logs[1]}"
+        )
+        return True
+
+    def _not_submitted(self, batch: Sequence[Task], error: NotSubmitted) -> bool:
+        """Fail jobs whose submission is hopeless, else wait; returns whether to go on."""
+        now = time.time()
+        self._failing_since = self._failing_since or now
+        waited = now - self._failing_since
+        if error.final or waited > self.settings.patience:
+            for task in batch:
+                self._end(task, Verdict(False, f"not submitted: {error}"))
+            return True
+        self._next_try = now + self._pause
+        self.logger.warning(
+            f"submission failed ({error}): next try in {self._pause:.0f} s, for"
+            f" {self.settings.patience - waited:.0f} s more"
+        )
+        self._pause = min(60.0, self._pause * 2)
+        lost = self.cluster.named([batch[0].token])
+        if lost:
+            self.cluster.cancel([name for names in lost.values() for name in names])
+        return False
+
+    def _attach(self, task: Task) -> bool:
+        """Take over a job that an earlier driver submitted, or see to it that it ends."""
+        note = self.notes.found.get(task.key)
+        if task.blockers:
+            self._unblock(task)
+            return False
+        if note is None:
+            return False
+        ids = self._ids_of(note)
+        if ids is None:
+            task.blockers = ["?"]  # the queue does not answer: it may be there
+            return False
+        self.notes.found.pop(task.key)
+        for job_id in ids:
+            states = self.cluster.states([job_id])
+            if states is None:
+                self.notes.found[task.key], task.blockers = note, ["?"]
+                return False
+            state = states.get(job_id)
+            known = state is not None and state.name in LIVE | LOST
+            if self._take(task, note, job_id, known):
+                return True
+            if known:
+                self.cluster.cancel([job_id])
+                task.blockers.append(job_id)
+                self.logger.info(f"{task.rule}: cancelled job {job_id}, which did another thing")
+        return False
+
+    def _ids_of(self, note: dict[str, Any]) -> list[str] | None:
+        """Ids under which a noted job may be known. None: the queue does not answer."""
+        if note["id"]:
+            return [note["id"]]
+        found = self.cluster.named([note["token"]])
+        if found is None:
+            return None
+        ids = sorted({name.partition("_")[0] for name in found.get(note["token"], [])})
+        return ids if note["index"] is None else [f"{name}_{note['index']}" for name in ids]
+
+    def _take(self, task: Task, note: dict[str, Any], job_id: str, known: bool) -> bool:
+        """Attach to a job that does what the task does, and can still tell of it."""
+        mine, folder = task.folder, Path(note["folder"])
+        task.folder = folder
+        task.adopt(job_id)
+        result = task.path("0_result.pkl")
+        # A success from before this driver's start is in the DAG already: this is another run.
+        fresh = result.exists() and result.stat().st_mtime > STARTED and task.result() == (True, "")
+        whole = known and task.path("submitted.pkl").exists()
+        if note["fingerprint"] != task.fingerprint or not (whole or fresh):
+            task.folder, task.id, task.info.external_jobid = mine, None, None
+            return False
+        task.token, task.index, task.gpus = note["token"], note["index"], tuple(note["gpus"])
+        if isinstance(self.cluster, Local):
+            self.cluster.adopt(task)
+        self.logger.info(f"{task.rule}: attached to job {job_id} of an earlier run")
+        return True
+
+    def _unblock(self, task: Task) -> None:
+        """Look whether what stands in a task's way has gone."""
+        if time.time() < self._next_look:
+            return
+        self._next_look = time.time() + self._gap
+        if task.blockers == ["?"]:
+            task.blockers = []
+            return
+        states = self.cluster.states(task.blockers)
+        if states is not None:
+            task.blockers = [name for name, state in states.items() if state.name in LIVE]
+
+    # -- watching -------------------------------------------------------------------------------
+
+    def _look(self, tasks: list[Task]) -> None:
+        """Result files at every tick; the queue when it is time."""
+        results = {id(task): task.result() for task in tasks}
+        for task in tasks:
+            result = results[id(task)]
+            if result and result[0]:
+                self._end(task, Verdict(True))
+        rest = [task for task in tasks if id(task.info) in self._out]
+        hurry = any(results[id(task)] for task in rest)
+        if not rest or not self._ask(rest, hurry):
+            return
+        now = time.time()
+        for task in rest:
+            name = task.state.name if task.state else None
+            passing = name in LIVE and name != "COMPLETING"
+            task.since = None if passing else task.since or now
+            waited = now - task.since if task.since else 0.0
+            verdict = judge(task.result(), name, waited, task.request.minutes)
+            if verdict:
+                self._end(task, verdict)
+        self._name_reasons([task for task in rest if id(task.info) in self._out])
+
+    def _ask(self, tasks: Sequence[Task], hurry: bool) -> bool:
+        """Ask the queue, if it is time: less often where it is slow; returns whether it spoke."""
+        now = time.time()
+        if now < (min(self._next_look, self._looked + 1.0) if hurry else self._next_look):
+            return False
+        states = self.cluster.states([str(task.id) for task in tasks])
+        self._looked = time.time()
+        took = self._looked - now
+        if states is None:
+            self._gap = min(SLOWEST, 2 * self._gap)
+        else:
+            self._gap = max(self.settings.poll, 10 * took)
+            for task in tasks:
+                task.state = states.get(str(task.id))
+        self._next_look = self._looked + self._gap
+        return states is not None
+
+    def _name_reasons(self, tasks: Sequence[Task]) -> None:
+        """Say once why jobs wait, where that will not pass by itself."""
+        now, stuck = time.time(), list[tuple[str, Task]]()
+        for task in tasks:
+            state = task.state or State("")
+            reason = state.reason if state.name in ("PENDING", "REQUEUE_HOLD") else ""
+            if reason != task.reason[0]:
+                task.reason = (reason, now)
+            elif reason in PASSING or reason in task.named:
+                continue
+            elif now - task.reason[1] >= NAMED_AFTER:
+                task.named.add(reason)
+                stuck.append((reason, task))
+        for reason, count in Counter(reason for reason, _ in stuck).items():
+            task = next(task for why, task in stuck if why == reason)
+            more = f" and {count - 1} more" if count > 1 else ""
+            self.logger.warning(
+                f"{task.rule}: {self.cluster.name} job {task.id}{more} cannot start:"
+                f" {reason}: {hint(reason)}"
+            )
+
+    def _end(self, task: Task, verdict: Verdict) -> None:
+        """Report a job's end to Snakemake."""
+        if verdict.success:
+            self._note_end(task, "success")
+            task.clear()
+            self.report_job_success(task.info)
+            return
+        if task.id:
+            self.cluster.cancel([task.id])
+        node = f" on {task.state.node}" if task.state and task.state.node else ""
+        message = f"{self.cluster.name} job {task.id}{node}: {verdict.why}"
+        if task.id:
+            lines = task.tail()
+            message += "".join(f"\n    {line}" for line in lines)
+            message += "\nstdout: {}\nstderr: {}".format(*task.logs)
+        else:
+            message = verdict.why
+        self._note_end(task, verdict.why)
+        self.report_job_error(task.info, msg=message + "\n")
+
+    def _note_end(self, task: Task, how: str) -> None:
+        self._out.pop(id(task.info), None)
+        self.notes.drop(task.key)
+        if task.id:
+            self._ledger(task.entry(end=how))
+
+    def _ledger(self, lines: str) -> None:
+        """Keep ids; a full disk costs the line, not the run."""
+        try:
+            with (self.root / "jobs.jsonl").open("a") as handle:
+                handle.write(lines)
+        except OSError as error:
+            self.logger.warning(f"{self.root / 'jobs.jsonl'}: {error}")
