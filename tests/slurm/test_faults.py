@@ -1,0 +1,319 @@
+"""What clusters do to jobs, and that a workflow comes through it as if nothing had happened.
+
+Every test compares the weights with those of an undisturbed run bit for bit, counts the updates,
+and looks for what is left: jobs, notes, half-written files. On SLURM without accounting, so that
+sacct is absent, unless a test says otherwise.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from lab import PHASE, WORKFLOW, Lab, same
+from safetensors.torch import load_file
+
+from pdmd import stages
+from pdmd.storage import write_json
+
+CHECKPOINT = 10  # updates between two checkpoints: what a kill may cost
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, tiny):
+    """Results up to what the second phase of phased2 needs, with paths that hold in any folder."""
+    folder = tmp_path_factory.mktemp("base")
+    with contextlib.chdir(folder):
+        parts = tiny(Path("results"), {"distill": {"updates": 80}})
+        stages.fit_base(parts["config/base.json"])
+        stages.distill_phase(parts["phased2/config/distill.json"], 1, [1, 2])
+        stages.make_bank(parts["phased2/config/bank.json"], 2, [1, 2])
+        write_json(
+            Path("results/mixture2d/phased2/config/distill.json"),
+            parts["phased2/config/distill.json"],
+        )
+    return folder / "results"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, base):
+    """The same job outside of SLURM and Snakemake, at full speed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "results").symlink_to(base)
+    copy = folder / "copy"
+    subprocess.run(["cp", "-r", base, copy], check=True)
+    (folder / "results").unlink()
+    copy.rename(folder / "results")
+    command = [sys.executable, WORKFLOW / "train.py", "0", "distill", "--phase", "2"]
+    command += ["--config", "results/mixture2d/phased2/config/distill.json", "--seeds", "1", "2"]
+    subprocess.run(command, cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture
+def lab(cluster, tmp_path, base):
+    """A fresh folder; its driver does not outlive the test."""
+    own = Lab(cluster, tmp_path / "lab", base)
+    yield own
+    own.kill()
+
+
+def test_the_seeds_differ(undisturbed):
+    """The control of every comparison below: weights of another seed are not equal."""
+    one, two = (
+        load_file(undisturbed / PHASE.format(seed=s) / "expert.safetensors") for s in (1, 2)
+    )
+    assert not same(one, two)
+
+
+def test_without_a_fault(lab, undisturbed):
+    lab.start(config={"pace": 0.02})
+    assert lab.end() == 0, lab.output()
+    lab.check(undisturbed)
+    assert lab.submissions() == 1
+
+
+@pytest.mark.parametrize("resumable", [0, 1])
+def test_scancel_fails_the_job_and_a_new_start_goes_on(lab, undisturbed, resumable):
+    lab.start(config={"resumable": resumable})
+    lab.wait_steps(15)
+    job = lab.job()
+    lab.cluster.run("scancel", job)
+    assert lab.end() == 1
+    assert f"Slurm job {job} on n" in lab.output()
+    assert "CANCELLED: someone cancelled it" in lab.output()
+    assert f"{job}_0_log.out" in lab.output()
+    assert f"{job}_0_log.err" in lab.output()
+    lab.settled_queue()
+    made = len(lab.steps())
+    assert made < 40
+    lab.start("--rerun-incomplete", config={"resumable": resumable, "pace": 0.02})
+    assert lab.end() == 0, lab.output()
+    lab.check(undisturbed)
+    assert len(lab.steps()) == 40
+
+
+def test_at_its_walltime_a_resumable_job_saves_and_goes_on_under_its_id(lab, undisturbed):
+    """Slurm counts minutes, hence a walltime of one and a signal at its very beginning."""
+    lab.start(config={"runtime": 1, "pace": 0.5}, signal_delay=50)
+    lab.wait_steps(3)
+    job = lab.job()
+    with lab.cluster.impatient():
+        assert lab.end(120) == 0, lab.output()
+    lab.check(undisturbed)
+    assert lab.submissions() == 1
+    text = (
+        next((lab.folder / ".snakemake/submitit").glob("run-*")) / f"{job}_0_log.err"
+    ).read_text()
+    assert "Requeued job" in text
+
+
+@pytest.mark.slow_slurm
+def test_at_its_walltime_any_job_is_retried_with_more(lab, undisturbed):
+    lab.start(config={"runtime": 1, "pace": 3.0, "resumable": 0, "retries": 1})
+    assert lab.end(300) == 0, lab.output()
+    lab.check(undisturbed, repeated=CHECKPOINT)
+    assert "TIMEOUT: its walltime of 1 min" in lab.output()
+    assert lab.submissions() == 2
+
+
+def test_scontrol_requeue(lab, undisturbed):
+    lab.start()
+    lab.wait_steps(15)
+    job = lab.job()
+    lab.cluster.run("scontrol", "requeue", job)
+    with lab.cluster.impatient():
+        assert lab.end() == 0, lab.output()
+    lab.check(undisturbed)
+    assert lab.submissions() == 1
+
+
+def test_preemption_by_a_partition_of_higher_priority(lab, undisturbed):
+    lab.start()
+    lab.wait_steps(15)
+    job = lab.job()
+    urgent = lab.cluster.submit("sleep 3", "-p", "urgent", "-N2", "--exclusive")
+    lab.cluster.wait(lambda: lab.cluster.state(urgent) == "RUNNING", 40, "the urgent job")
+    assert lab.cluster.state(job) == "PENDING"
+    with lab.cluster.impatient():
+        assert lab.end() == 0, lab.output()
+    lab.check(undisturbed)
+    assert lab.submissions() == 1
+
+
+def test_death_of_the_node_in_the_middle_of_training(lab, undisturbed):
+    lab.start()
+    lab.wait_steps(15)
+    (node,) = lab.nodes()
+    lab.cluster.kill_node(node)
+    with lab.cluster.impatient():
+        assert lab.end(150) == 0, lab.output()
+    assert len(lab.nodes()) == 2
+    lab.check(undisturbed, repeated=CHECKPOINT)
+    assert lab.submissions() == 1
+
+
+def test_driver_killed_and_started_again_takes_over_the_running_job(lab, undisturbed):
+    lab.start()
+    lab.wait_steps(10)
+    job = lab.job()
+    lab.kill()
+    lab.unlock()
+    lab.start("--rerun-incomplete")
+    assert lab.end() == 0, lab.output()
+    assert f"train: attached to job {job} of an earlier run" in lab.output()
+    lab.check(undisturbed)
+    assert lab.submissions() == 0
+
+
+def test_driver_killed_and_the_job_ends_before_the_next_one(lab, undisturbed):
+    lab.start(config={"pace": 0.02})
+    lab.wait_steps(1)
+    lab.kill()
+    lab.cluster.wait(lab.cluster.empty, 30, "the end of the job")
+    lab.unlock()
+    lab.start("--rerun-incomplete", config={"pace": 0.02})
+    assert lab.end() == 0, lab.output()
+    lab.check(undisturbed)
+    assert lab.submissions() == 0
+    assert lab.submissions("sums") == 1
+
+
+def test_driver_killed_and_the_job_changed_since(lab, undisturbed):
+    """A job that does another thing than it should now is cancelled before its place is taken."""
+    lab.start()
+    lab.wait_steps(10)
+    job = lab.job()
+    lab.kill()
+    lab.unlock()
+    lab.start("--rerun-incomplete", config={"pace": 0.05})
+    assert lab.end() == 0, lab.output()
+    assert f"cancelled job {job}, which did another thing" in lab.output()
+    lab.check(undisturbed)
+
+
+def test_ctrl_c_cancels_its_own_jobs_and_only_those(lab, undisturbed):
+    other = lab.cluster.submit("sleep 60")
+    lab.start()
+    lab.wait_steps(5)
+    os.killpg(lab.driver.pid, signal.SIGINT)
+    assert lab.end() == 1
+    lab.cluster.wait(lambda: [r["id"] for r in lab.cluster.queue()] == [other], 30, "the end")
+    lab.cluster.run("scancel", other)
+    lab.start("--rerun-incomplete", config={"pace": 0.02})
+    assert lab.end() == 0, lab.output()
+    lab.check(undisturbed)
+
+
+SBATCH = """#!/bin/sh
+echo x >> {count}
+if [ $(wc -l < {count}) -le {fails} ]; then echo "sbatch: error: {error}" >&2; exit 1; fi
+exec {real} "$@"
+"""
+
+
+def stand_in(lab, error, fails):
+    """An sbatch that fails before it works."""
+    folder = lab.folder / "bin"
+    folder.mkdir()
+    real = subprocess.run(["which", "sbatch"], capture_output=True, text=True).stdout.strip()
+    script = SBATCH.format(count=folder / "count", fails=fails, error=error, real=real)
+    (folder / "sbatch").write_text(script)
+    (folder / "sbatch").chmod(0o755)
+    lab.environment["PATH"] = f"{folder}{os.pathsep}{lab.environment['PATH']}"
+    return folder / "count"
+
+
+def test_sbatch_fails_for_a_while(lab, undisturbed):
+    message = "Batch job submission failed: Socket timed out on send/recv operation"
+    stand_in(lab, message, fails=2)
+    lab.start(config={"pace": 0.02})
+    assert lab.end() == 0, lab.output()
+    lab.check(undisturbed)
+    assert lab.output().count(f"submission failed ({message})") == 2
+    assert lab.submissions() == 1
+
+
+def test_sbatch_refuses_for_good(lab):
+    message = "Batch job submission failed: Invalid account or account/partition combination"
+    count = stand_in(lab, message, fails=99)
+    lab.start()
+    assert lab.end(30) == 1
+    assert f"not submitted: {message}" in lab.output()
+    assert len(count.read_text().split()) == 1
+    lab.settled_queue()
+
+
+def test_two_workflows_in_one_folder(lab, undisturbed):
+    lab.start()
+    lab.wait_steps(5)
+    first, log = lab.driver, lab.log
+    lab.start()
+    assert lab.driver.wait(30) == 1
+    assert "Directory cannot be locked" in lab.output()
+    lab.start("--nolock")
+    assert lab.driver.wait(30) == 1
+    assert "submits jobs from here" in lab.output()
+    lab.driver, lab.log = first, log
+    assert lab.end() == 0, lab.output()
+    lab.check(undisturbed)
+
+
+@pytest.fixture
+def full_disk(lab):
+    """The executor's folder on a disk of 1 MB, and the command that fills it."""
+    folder = lab.folder / ".snakemake/submitit"
+    folder.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_the_disk_of_the_logs_is_full(lab, undisturbed, full_disk):
+    lab.start(config={"pace": 0.1})
+    lab.wait_steps(5)
+    with contextlib.suppress(OSError):
+        (full_disk / "filler").write_bytes(bytes(2 << 20))
+    assert lab.end() == 0, lab.output()
+    assert os.statvfs(full_disk).f_bavail == 0
+    lab.check(undisturbed)
+
+
+NOISY = """
+rule all:
+    input: "done.txt"
+rule noisy:
+    output: "done.txt"
+    shell: "yes 0123456789012345678901234567890123456789012345678 | head -c 100000000; "
+           "echo the last line >&2; {command}"
+"""
+
+
+@pytest.mark.parametrize(("command", "status"), [("touch {output}", 0), ("exit 3", 1)])
+def test_a_job_that_prints_100_mb(lab, command, status):
+    snakefile = lab.folder / "Noisy"
+    snakefile.write_text(NOISY.replace("{command}", command))
+    lab.start("--snakefile", str(snakefile))
+    assert lab.end(60) == status, lab.output()
+    (log,) = lab.folder.glob(".snakemake/submitit/run-*/*_0_log.out")
+    assert log.stat().st_size >= 100_000_000
+    assert len(lab.output()) < 20_000
+    assert ("the last line" in lab.output()) == bool(status)
+    lab.settled_queue()
+
+
+def test_a_reason_that_will_not_pass_is_named_within_a_minute(lab):
+    lab.start(config={"nodes": 2}, partition="small")
+    lab.wait_output("cannot start: PartitionNodeLimit: it asks for more nodes", 60)
+    os.killpg(lab.driver.pid, signal.SIGINT)
+    assert lab.end() == 1
+    lab.settled_queue()
+
+
+def test_a_resource_that_makes_no_sense(lab):
+    lab.start("--set-resources", "train:gpu=3", "train:nodes=2")
+    assert lab.end(30) == 1
+    assert "resource gpu: 3: expected a multiple of nodes = 2" in lab.output()
