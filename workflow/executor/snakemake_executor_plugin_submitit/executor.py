@@ -7,10 +7,12 @@ main thread never falls into a submission.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import shlex
 import socket
+import subprocess
 import threading
 import time
 import traceback
@@ -189,6 +191,16 @@ class Executor(RemoteExecutor):
                 self._note_end(task, "cancelled")
         self.shutdown()
 
+    def shutdown(self) -> None:
+        """Forget jobs of earlier drivers that have ended, and that this one had no need of."""
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            ids = {note["id"]: key for key, note in self.notes.found.items() if note["id"]}
+            states = self.cluster.states(ids) if ids else None
+            for job_id, key in ids.items():
+                if states is not None and (job_id not in states or states[job_id].name not in LIVE):
+                    self.notes.drop(key)
+        super().shutdown()
+
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
         """Cancel these."""
         self.cluster.cancel({info.external_jobid for info in active_jobs if info.external_jobid})
@@ -211,17 +223,20 @@ class Executor(RemoteExecutor):
     def _submit(self, batch: Sequence[Task]) -> bool:
         """Submit jobs that ask for the same; returns whether the cluster takes more."""
         self._sent += 1
-        for index, task in enumerate(batch):
-            task.token = f"{self.token}-{self._sent}"
-            task.index = index if len(batch) > 1 else None
-            self.notes.write(task)
         try:
+            for index, task in enumerate(batch):
+                task.token = f"{self.token}-{self._sent}"
+                task.index = index if len(batch) > 1 else None
+                self.notes.write(task)
             self.cluster.submit(batch)
         except NotSubmitted as error:
             return self._not_submitted(batch, error)
+        except OSError as error:  # a full disk: without its note a job could not be found again
+            return self._not_submitted(batch, NotSubmitted(str(error), False))
         self._failing_since, self._pause = 0.0, FIRST_PAUSE
         for task in batch:
-            self.notes.write(task)
+            with contextlib.suppress(OSError):  # the note has the token, which finds the id
+                self.notes.write(task)
         self._ledger("".join(task.entry(logs=[str(log) for log in task.logs]) for task in batch))
         first = batch[0]
         more = f" and {len(batch) - 1} more of its array" if len(batch) > 1 else ""
@@ -352,6 +367,10 @@ class Executor(RemoteExecutor):
         took = self._looked - now
         if states is None:
             self._gap = min(SLOWEST, 2 * self._gap)
+            self.logger.warning(
+                f"the queue does not answer: asked again in {self._gap:.0f} s; jobs go on, and"
+                " results are collected all the same"
+            )
         else:
             self._gap = max(self.settings.poll, 10 * took)
             for task in tasks:

@@ -110,8 +110,8 @@ def _flags(text: str) -> dict[str, Any]:
 
 def slurm_parameters(request: Request, settings: Any, comment: str) -> dict[str, Any]:
     """Parameters of submitit.SlurmExecutor. The comment finds a job whose id was lost."""
-    # Python replaces the batch shell, hence B: and no srun. A job that cannot resume must not get
-    # submitit's signal, which would end it; it ignores CONT.
+    # Python replaces the batch shell and runs once, on the first node: hence B: and no srun. A job
+    # that cannot resume must not get submitit's signal, which would end it; it ignores CONT.
     signal = f"B:USR2@{settings.signal_delay}" if request.resumable else "B:CONT@1"
     flags: dict[str, Any] = {"signal": signal, "requeue": True, **request.flags}
     if request.gpus and not request.gres:

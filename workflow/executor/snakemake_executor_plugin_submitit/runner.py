@@ -60,6 +60,17 @@ def members(session: int) -> list[int]:
     return found
 
 
+def runs_still(job: str) -> bool:
+    """Whether Slurm runs this very start of a job, and not a later one."""
+    command = ["scontrol", "--oneliner", "show", "job", job]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return False
+    start = f"Restarts={os.environ.get('SLURM_RESTART_COUNT', '0')}"
+    return {"JobState=RUNNING", start} <= set(done.stdout.split())
+
+
 class SnakemakeJob:
     """Run a command in a session of its own; stop, requeue or report as Slurm asks.
 
@@ -194,7 +205,7 @@ class SnakemakeJob:
         end = self._received[signal.SIGTERM] + self.kill_wait
         while time.time() < end:
             time.sleep(0.2)
-        if self.resumable:  # nobody came: a signal without a requeue behind it
+        if self.resumable and runs_still(job):  # nobody came: a signal with nothing behind it
             subprocess.run(["scontrol", "requeue", job], check=False, timeout=60)
             time.sleep(self.kill_wait)
 

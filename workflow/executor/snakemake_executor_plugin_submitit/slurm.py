@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -78,10 +80,11 @@ class Slurm:
         request = batch[0].request
         if len(batch) > 1:
             request = replace(request, name=batch[0].rule)
+        # Python takes the place of the batch shell: a shell would die of the first signal, and
+        # Slurm then kills what it started.
+        python = self.settings.python or shlex.quote(sys.executable)
         executor = Sbatch(
-            batch[0].folder,
-            max_num_timeout=self.settings.max_timeouts,
-            python=self.settings.python,
+            batch[0].folder, max_num_timeout=self.settings.max_timeouts, python=f"exec {python}"
         )
         try:
             executor.update_parameters(**slurm_parameters(request, self.settings, batch[0].token))

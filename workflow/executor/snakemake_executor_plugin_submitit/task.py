@@ -82,7 +82,7 @@ class Task:
 
     def tail(self) -> list[str]:
         """The last lines of its log that tell something."""
-        lines = [line for path in self.logs for line in read_end(path)]
+        lines = [line for path in self.logs for line in before_account(read_end(path))]
         return [line for line in lines if not NOISE.match(line)][-LAST_LINES:]
 
     def clear(self) -> None:
@@ -102,11 +102,17 @@ NOISE = re.compile(
     r"Provided (cores|resources|remote nodes)|Rules claiming more threads|Select jobs to execute|"
     r"Assuming unrestricted shared|Execute \d+ jobs|Shutting down, this might|"
     r"Exiting because a job|Complete log|At least one job did not|Storing output|"
-    r"Removing output files of failed|Elapsed time: |"
+    r"Removing output files of failed|Elapsed time: |Will exit after finishing|"
     r"Traceback \(most recent call last\):$|  File \".*(submitit|snakemake_executor_plugin).*|"
     r"    (submitit_main|process_job|result = delayed|self\._result = self|raise (JobF|e))|"
     r"snakemake_executor_plugin_submitit\.runner\.JobFailed|\s*$"
 )
+
+
+def before_account(lines: list[str]) -> list[str]:
+    """Lines up to where the Snakemake in the job says, once more, which command has failed."""
+    starts = [i for i, line in enumerate(lines) if line.startswith("RuleException:")]
+    return lines[: starts[-1]] if starts else lines
 
 
 def read_end(path: Path, size: int = 1 << 14) -> list[str]:
