@@ -108,6 +108,11 @@ class Checkpoints:
                 print(f"checkpoint refused: {error}", file=sys.stderr, flush=True)
         return None
 
+    def at(self, step: int) -> tuple[int, dict[str, Tensor], dict[str, Any]]:
+        """The checkpoint after `step` updates, as `latest` gives it. Raises UserError."""
+        self.good = self.folder / f"step-{step:08d}"
+        return self._read(self.good)
+
     def _read(self, folder: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]]:
         manifest = read_json(folder / MANIFEST)
         check = manifest.pop("check", None) if isinstance(manifest, dict) else None

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pdmd import __version__
+from pdmd.agent import leave_word
 from pdmd.config import Config
 from pdmd.errors import UserError
+from pdmd.stop import STATUS, Stopped
 
 EPILOG = """\
 The stages are run by Snakemake: `snakemake -c2` makes every table, figure and the report.
@@ -47,9 +50,14 @@ def _classifier(args: argparse.Namespace) -> None:
 
 
 def _fit(args: argparse.Namespace) -> None:
+    from pdmd.distributed import join
     from pdmd.stages import fit_base, fit_runs
 
-    fit_runs(args.config, args.seeds) if args.seeds else fit_base(args.config)
+    with join(args.device) as world:
+        if args.seeds:
+            fit_runs(args.config, args.seeds, world)
+        else:
+            fit_base(args.config, world)
 
 
 def _bank(args: argparse.Namespace) -> None:
@@ -59,9 +67,11 @@ def _bank(args: argparse.Namespace) -> None:
 
 
 def _distill(args: argparse.Namespace) -> None:
+    from pdmd.distributed import join
     from pdmd.stages import distill_phase
 
-    distill_phase(args.config, args.phase, args.seeds)
+    with join(args.device) as world:
+        distill_phase(args.config, args.phase, args.seeds, world)
 
 
 def _sample(args: argparse.Namespace) -> None:
@@ -96,7 +106,7 @@ def _report(args: argparse.Namespace) -> None:
 
 
 def _status(args: argparse.Namespace) -> None:
-    from pdmd.demo import print_status
+    from pdmd.status import print_status
 
     print_status(Path(args.results))
 
@@ -113,6 +123,12 @@ def _demo(args: argparse.Namespace) -> None:
     run_demo(args.cores, args.snakemake)
 
 
+def _launch(args: argparse.Namespace) -> int:
+    from pdmd.launch import launch
+
+    return launch(args.nodes, args.processes, args.gpus, args.command)
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = argparse.ArgumentParser(
@@ -125,14 +141,14 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", metavar="", required=True)
 
     def command(
-        name: str, run: Callable[[argparse.Namespace], None], text: str
+        name: str, run: Callable[[argparse.Namespace], int | None], text: str
     ) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(run=run)
         return sub
 
     def stage(
-        name: str, run: Callable[[argparse.Namespace], None], text: str, *extra: str
+        name: str, run: Callable[[argparse.Namespace], int | None], text: str, *extra: str
     ) -> argparse.ArgumentParser:
         sub = command(name, run, text)
         what = "resolved config, results/<scenario>/[<method>/]config/<stage>.json"
@@ -141,12 +157,17 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--phase", type=int, required=True, help="number of the phase, from 1")
         if "seeds" in extra:
             sub.add_argument("--seeds", type=int, nargs="+", required=True, help="train together")
+        if "device" in extra:
+            where = "where it trains (default: cpu)"
+            sub.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help=where)
         return sub
 
     demo = command("demo", _demo, "run everything through Snakemake, with progress")
     demo.add_argument("--cores", type=int, default=2, help="cores to use (default: 2)")
     demo.add_argument("snakemake", nargs="*", help="further Snakemake arguments, after --")
-    status = command("status", _status, "show the training jobs that run now")
+    status = command(
+        "status", _status, "show which jobs run where, why others wait, and how far training is"
+    )
     status.add_argument("--results", default="results", help="results folder (default: results)")
     report = command("report", _report, "write <results>/report.html if results are newer")
     report.add_argument("--results", default="results", help="results folder (default: results)")
@@ -160,10 +181,15 @@ def parser() -> argparse.ArgumentParser:
     )
     stage("encode", _encode, "encode pictures to whitened latents")
     stage("classifier", _classifier, "train the classifier that scores pictures")
-    fit = stage("fit", _fit, "fit the base network, or with --seeds one velocity a seed")
+    fit = stage("fit", _fit, "fit the base network, or with --seeds one velocity a seed", "device")
     fit.add_argument("--seeds", type=int, nargs="+", help="train together")
     stage("bank", _bank, "precompute what the frozen experts hand to a phase", "phase", "seeds")
-    stage("distill", _distill, "train the expert of one phase", "phase", "seeds")
+    stage("distill", _distill, "train the expert of one phase", "phase", "seeds", "device")
+    launch = command("launch", _launch, "run fit or distill in several processes")
+    launch.add_argument("--nodes", type=int, default=1, help="of a Slurm allocation (default: 1)")
+    launch.add_argument("--processes", type=int, default=1, help="on each node (default: 1)")
+    launch.add_argument("--gpus", type=int, default=0, help="on each node, 0 or one a process")
+    launch.add_argument("command", nargs="*", help="fit or distill and its arguments, after --")
     stage("sample", _sample, "draw every seed's samples of record", "seeds")
     stage("evaluate", _evaluate, "score samples, and samplers over training", "seeds")
     for name, run, text in (
@@ -176,11 +202,22 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; a user's mistake is one line on stderr and exit status 2."""
+    """Run one command; a user's mistake is one line on stderr and exit status 2.
+
+    Training that was told to stop, and has saved, is one line and exit status 143.
+    """
     try:
         args = parser().parse_args(arguments)
-        args.run(args)
+        return args.run(args) or 0
     except UserError as error:
-        print(f"pdmd: {error}", file=sys.stderr)
+        if not leave_word(f"pdmd: {error}", error):
+            print(f"pdmd: {error}", file=sys.stderr)
         return 2
-    return 0
+    except Stopped as stop:
+        if str(stop):
+            print(f"pdmd: {stop}", file=sys.stderr)
+        return STATUS
+    except Exception as error:
+        if not leave_word(traceback.format_exc(), error):
+            raise
+        return 1

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pdmd.errors import UserError
+from pdmd.launch import check_hardware
 
 Config = dict[str, Any]
 
@@ -197,6 +198,11 @@ class Experiment:
         names = self.method_names(scenario)
         return [name for name in names if self.runs[scenario, name]["kind"] in wanted]
 
+    def hardware(self, scenario: str) -> dict[str, int]:
+        """What a scenario's base network is fitted on; it serves all methods."""
+        found: dict[str, int] = self.scenario(scenario)["hardware"]
+        return found
+
     def phases(self, scenario: str, method: str) -> int:
         """The number of phases that a method trains."""
         run = self.runs[scenario, method]
@@ -212,6 +218,9 @@ class Experiment:
         where = f"{scenario}/{method}"
         check(run, self.run_schema, where)
         _check_together(run, where)
+        for hardware, part in ((run["hardware"], run["kind"]), (self.hardware(scenario), "fit")):
+            if part != "teacher":
+                _check_hardware(hardware, part, run[part]["batch"], where)
         return run
 
 
@@ -281,6 +290,17 @@ def _check_data(run: Config, where: str) -> None:
         raise UserError(
             f"{where}: fit.target: 'teacher': expected 'flow' for data.kind digits, which have no"
             " exact velocity"
+        )
+
+
+def _check_hardware(hardware: dict[str, int], part: str, batch: int, where: str) -> None:
+    """Processes must have a GPU each, or none, and equal shares of a part's batch."""
+    check_hardware(hardware, where)
+    size = hardware["nodes"] * hardware["processes"]
+    if batch % size:
+        raise UserError(
+            f"{where}: {part}.batch: {batch}: expected a multiple of the {size} processes of"
+            " hardware.nodes and hardware.processes"
         )
 
 

@@ -51,12 +51,12 @@ class LatentData:
     """Precomputed latents with class labels.
 
     Args:
-        path: safetensors with `latents` (N, D) and `labels` (N,).
+        path: safetensors with `latents` (N, D) and `labels` (N,); device: where they are kept.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, device: str | torch.device = "cpu"):
         tensors = load_tensors(path)
-        self.latents, self.labels = tensors["latents"], tensors["labels"]
+        self.latents, self.labels = (tensors[name].to(device) for name in ("latents", "labels"))
         self.dim = self.latents.shape[1]
         self.classes: int | None = int(self.labels.max()) + 1
 
@@ -77,11 +77,11 @@ def build_mixture(spec: Mapping[str, Any]) -> GaussianMixture:
     return grid_mixture(spec["per_side"], spec["std"], spec["seed"], spec["least_weight"])
 
 
-def build_data(spec: Mapping[str, Any], latents: Path) -> Data:
+def build_data(spec: Mapping[str, Any], latents: Path, device: str | torch.device = "cpu") -> Data:
     """The training data of a `data` section; `latents` is read where it needs a file."""
     if spec["kind"] == "digits":
-        return LatentData(latents)
-    return MixtureData(build_mixture(spec))
+        return LatentData(latents, device)
+    return MixtureData(build_mixture(spec).to(device))
 
 
 def even_prompts(data: Data, batch: int, runs: int) -> Condition:

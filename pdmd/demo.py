@@ -166,9 +166,3 @@ def print_results(experiment: Experiment, results: Path) -> None:
     print(f"\nReport   {results / 'report.html'}")
     print(f"Tables   {results}/<scenario>/tables/*.csv (.md, .tex)")
     print(f"Figures  {results}/<scenario>/figures/*.pdf (.png)")
-
-
-def print_status(results: Path) -> None:
-    """The training jobs that run now, a line each."""
-    now = running(results)
-    print("\n".join(describe(value) for value in now) if now else "No training job is running.")

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pdmd import objectives
+from pdmd.distributed import ALONE, World
 from pdmd.draws import Stream
 from pdmd.flow import Flow, renoise
 from pdmd.ledger import Ledger
@@ -109,7 +110,7 @@ class BankStarts:
     def __call__(self, stream: Stream, batch: int) -> tuple[Tensor, Condition]:
         rows, runs = self.x.shape[:2]
         row = stream.integers(batch, rows).to(self.x.device)
-        run = torch.arange(runs, device=self.x.device).repeat(batch)
+        run = torch.arange(runs, device=self.x.device).repeat(len(row) // runs)
         return self.x[row, run], None if self.condition is None else self.condition[row, run]
 
 
@@ -136,6 +137,36 @@ def clip_gradients(parameters: Sequence[Tensor], norms: Tensor, limit: float) ->
             grad.mul_(factor[:, None])
 
 
+def average_gradients(world: World, parameters: Sequence[Tensor], loss: Tensor) -> Tensor:
+    """Average gradients over all processes, in place; returns the (runs,) loss, averaged as well.
+
+    Losses are means over equal shares of the batch, so this gives the whole batch's.
+    """
+    loss = loss.detach().clone()
+    world.average([*(p.grad for p in parameters if p.grad is not None), loss])
+    return loss
+
+
+def spread(world: World, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each run's samples in the whole batch.
+
+    With several processes they come from the first two moments in double precision, averaged
+    over processes; the deviation is the unbiased one over all of the batch's elements.
+
+    Args:
+        x: (B, runs, D) this process's samples.
+    Returns:
+        (runs,), (runs,).
+    """
+    if world.size == 1:
+        return x.mean((0, 2)), x.std((0, 2))
+    wide = x.double()
+    mean, square = world.mean(torch.stack([wide.mean((0, 2)), wide.square().mean((0, 2))]))
+    count = world.size * x[:, 0].numel()
+    variance = (square - mean.square()).clamp_min(0) * count / (count - 1)
+    return mean.to(x.dtype), variance.sqrt().to(x.dtype)
+
+
 def check_finite(step: int, role: str, loss: Tensor, norms: Tensor) -> None:
     """Stop before an update that would spoil the weights. Raises FloatingPointError."""
     if not bool(torch.isfinite(loss.detach() + norms).all()):
@@ -155,7 +186,10 @@ class PhaseTrainer:
         roles: Roles,
         starts: Starts,
         seeds: Sequence[int],
+        world: World = ALONE,
     ):
+        world.check_batch(recipe.batch)
+        self.world = world
         self.flow, self.phase, self.recipe, self.roles = flow, phase, recipe, roles
         self.starts, self.seeds, self.runs = starts, seeds, len(seeds)
         self.ledger = Ledger()
@@ -192,6 +226,10 @@ class PhaseTrainer:
         record["fake_gradient_norm"] = torch.stack([norm for _, norm in fakes]).mean(0)
         return record
 
+    def _stream(self, step: int, role: str) -> Stream:
+        """This process's share of the draws of one update."""
+        return Stream(self.seeds, step, role, self.world.device, self.world.samples)
+
     def _rollout(self, stream: Stream) -> tuple[Rollout, Condition]:
         recipe, phase = self.recipe, self.phase
         x, condition = self.starts(stream, recipe.batch)
@@ -199,10 +237,10 @@ class PhaseTrainer:
             out = simulate_to_end(self.flow, self.roles.generator, phase, x, condition)
         else:
             if recipe.exits == "stratified":
-                exits = exit_steps(phase, recipe.batch, self.runs)
+                exits = self.world.share(exit_steps(phase, recipe.batch, self.runs), self.runs)
             else:
-                drawn = stream.integers(1, phase.last - phase.first)
-                exits = phase.first + drawn.repeat(recipe.batch)
+                drawn = stream.choice(phase.last - phase.first)
+                exits = phase.first + drawn.repeat(len(x) // self.runs)
             out = simulate_to_exit(
                 self.flow, self.roles.generator, phase, x, condition, exits, self.runs
             )
@@ -223,7 +261,7 @@ class PhaseTrainer:
         return objectives.subinterval_loss(self.flow, v, x_s, eps, s, t)
 
     def _update_fake(self, step: int, number: int) -> tuple[Tensor, Tensor]:
-        stream = Stream(self.seeds, step, f"fake{number}")
+        stream = self._stream(step, f"fake{number}")
         with torch.no_grad(), self.ledger.time("rollout"):
             rollout, condition = self._rollout(stream)
         self.ledger.count("rollout", rollout.calls + self.starts.calls)
@@ -231,55 +269,59 @@ class PhaseTrainer:
             x_t, eps, s, t = self._renoise(stream, rollout.x_s)
             v = self.roles.fake(x_t, t, condition)
             loss = objectives.per_run_mean(self._fake_loss(v, rollout.x_s, eps, s, t), self.runs)
-            norms = self._descend("fake", loss, step)
+            loss, norms = self._descend("fake", loss, step)
         self.ledger.count("fake", 3)
-        return loss.detach(), norms
+        return loss, norms
+
+    @torch.no_grad()
+    def _gradient(self, stream: Stream, rollout: Rollout, condition: Condition) -> Tensor:
+        """teacher - fake where the rollout's samples, noised again, come to lie; like x_s."""
+        x_t, _, s, t = self._renoise(stream, rollout.x_s.detach())
+        with self.ledger.time("teacher"):
+            teacher = self.roles.teacher(x_t, t, condition)
+        self.ledger.count("teacher", getattr(self.roles.teacher, "calls", 1))
+        with self.ledger.time("fake"):
+            fake = self.roles.fake(x_t, t, condition)
+        self.ledger.count("fake", 1)
+        if self.recipe.gradient == "literal":
+            return objectives.generator_gradient(self.flow, teacher, fake, s, t)
+        per, across = self.recipe.normaliser, self.world.mean
+        return objectives.normalised_gradient(
+            self.flow, x_t, teacher, fake, t, rollout.x0, self.runs, per, across
+        )
 
     def _update_generator(self, step: int) -> dict[str, Tensor]:
-        stream = Stream(self.seeds, step, "generator")
+        stream = self._stream(step, "generator")
         with self.ledger.time("generator"):
             rollout, condition = self._rollout(stream)
-        x_s = rollout.x_s.detach()
-        x_t, _, s, t = self._renoise(stream, x_s)
-        with torch.no_grad():
-            with self.ledger.time("teacher"):
-                teacher = self.roles.teacher(x_t, t, condition)
-            self.ledger.count("teacher", getattr(self.roles.teacher, "calls", 1))
-            with self.ledger.time("fake"):
-                fake = self.roles.fake(x_t, t, condition)
-            self.ledger.count("fake", 1)
-            if self.recipe.gradient == "literal":
-                gradient = objectives.generator_gradient(self.flow, teacher, fake, s, t)
-            else:
-                gradient = objectives.normalised_gradient(
-                    self.flow, x_t, teacher, fake, t, rollout.x0, self.runs, self.recipe.normaliser
-                )
+        gradient = self._gradient(stream, rollout, condition)
         with self.ledger.time("generator"):
             loss = objectives.surrogate_loss(rollout.x_s, gradient)
-            norms = self._descend("generator", objectives.per_run_mean(loss, self.runs), step)
+            _, norms = self._descend("generator", objectives.per_run_mean(loss, self.runs), step)
             self._average()
         taken = self.phase.last - self.phase.first if self.recipe.backward == "all" else 1
         self.ledger.count("generator", rollout.calls + self.starts.calls + 2 * taken)
-        per_run = x_s.flatten(1).view(-1, self.runs, x_s[0].numel())
+        x_s = rollout.x_s.detach()
+        squares = objectives.per_run_mean(gradient.square().flatten(1).mean(1), self.runs)
+        mean, deviation = spread(self.world, x_s.flatten(1).view(-1, self.runs, x_s[0].numel()))
         return {
-            "generator_loss": objectives.per_run_mean(
-                gradient.square().flatten(1).mean(1), self.runs
-            ).sqrt(),
+            "generator_loss": self.world.mean(squares).sqrt(),
             "generator_gradient_norm": norms,
-            "sample_mean": per_run.mean((0, 2)),
-            "sample_std": per_run.std((0, 2)),
+            "sample_mean": mean,
+            "sample_std": deviation,
         }
 
-    def _descend(self, role: str, loss: Tensor, step: int) -> Tensor:
-        """One optimiser step on the sum over runs; returns the (runs,) gradient norms."""
+    def _descend(self, role: str, loss: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """One optimiser step on the sum over runs; returns (runs,) losses and gradient norms."""
         optimizer = self.optimizers[role]
         optimizer.zero_grad(set_to_none=True)
         loss.sum().backward()
+        loss = average_gradients(self.world, self.parameters[role], loss)
         norms = gradient_norms(self.parameters[role], self.runs)
         check_finite(step, role, loss, norms)
         clip_gradients(self.parameters[role], norms, self.recipe.clip)
         optimizer.step()
-        return norms
+        return loss, norms
 
     @torch.no_grad()
     def _average(self) -> None:

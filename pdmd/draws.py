@@ -21,16 +21,28 @@ def stream_seed(seed: int, step: int, role: str) -> int:
 
 
 class Stream:
-    """Successive draws for one (step, role), one generator for each run, made on the CPU."""
+    """Successive draws for one (step, role), one generator for each run, made on the CPU.
 
-    def __init__(self, seeds: Sequence[int], step: int, role: str, device: str = "cpu"):
-        self.device = device
+    Args:
+        device: where the draws go; share: the samples of every batch to keep, all by default.
+            The whole batch is drawn in any case, so that shares are parts of the same numbers.
+    """
+
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        step: int,
+        role: str,
+        device: str | torch.device = "cpu",
+        share: slice = slice(None),
+    ):
+        self.device, self.share = device, share
         self.generators = [
             torch.Generator().manual_seed(stream_seed(seed, step, role)) for seed in seeds
         ]
 
     def normal(self, batch: int, shape: Sequence[int]) -> Tensor:
-        """Standard normal draws, (batch * runs, *shape)."""
+        """Standard normal draws, (batch * runs, *shape), or the share of them."""
         return self._interleave([torch.randn(batch, *shape, generator=g) for g in self.generators])
 
     def uniform(self, batch: int) -> Tensor:
@@ -43,5 +55,11 @@ class Stream:
             [torch.randint(high, (batch,), generator=g) for g in self.generators]
         )
 
+    def choice(self, high: int) -> Tensor:
+        """One uniform integer in [0, high) a run, (runs,), the same for every share."""
+        drawn = [torch.randint(high, (1,), generator=g) for g in self.generators]
+        return torch.cat(drawn).to(self.device)
+
     def _interleave(self, parts: list[Tensor]) -> Tensor:
-        return torch.stack(parts, dim=1).flatten(0, 1).to(self.device)
+        kept = [part[self.share] for part in parts]
+        return torch.stack(kept, dim=1).flatten(0, 1).to(self.device)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from pdmd import objectives
 from pdmd.data import Data
-from pdmd.distill import check_finite, clip_gradients, gradient_norms, scale_lr
+from pdmd.distill import average_gradients, check_finite, clip_gradients, gradient_norms, scale_lr
+from pdmd.distributed import ALONE, World
 from pdmd.draws import Stream
 from pdmd.flow import Flow, renoise
 from pdmd.ledger import Ledger
@@ -48,7 +49,10 @@ class FitTrainer:
         data: Data,
         seeds: Sequence[int],
         exact: VelocityField | None = None,
+        world: World = ALONE,
     ):
+        world.check_batch(recipe.batch)
+        self.world = world
         self.flow, self.recipe, self.data, self.seeds = flow, recipe, data, seeds
         self.runs, self.exact = len(seeds), exact
         self.null = model.null
@@ -70,7 +74,7 @@ class FitTrainer:
         recipe, optimizer = self.recipe, self.optimizers["model"]
         warm = min(1.0, (step + 1) / WARMUP)
         scale_lr(optimizer, warm * (1 - step / recipe.updates), recipe.lr)
-        stream = Stream(self.seeds, step, "fit")
+        stream = Stream(self.seeds, step, "fit", self.world.device, self.world.samples)
         with self.ledger.time("data"):
             x_0, condition = self.data.draw(stream, recipe.batch)
             condition = self._drop(stream, condition)
@@ -78,15 +82,17 @@ class FitTrainer:
             loss = objectives.per_run_mean(self._loss(stream, x_0, condition), self.runs)
             optimizer.zero_grad(set_to_none=True)
             loss.sum().backward()
+            loss = average_gradients(self.world, self.parameters, loss)
             norms = gradient_norms(self.parameters, self.runs)
             check_finite(step, "model", loss, norms)
             clip_gradients(self.parameters, norms, CLIP)
             optimizer.step()
             weight = 1 - min(recipe.ema, (step + 1) / (step + 10))
             average: list[Tensor] = list(self.average.parameters())
-            torch._foreach_lerp_(average, self.parameters, weight)
+            with torch.no_grad():
+                torch._foreach_lerp_(average, self.parameters, weight)
         self.ledger.count("model", 3)
-        return {"loss": loss.detach(), "gradient_norm": norms}
+        return {"loss": loss, "gradient_norm": norms}
 
     def _drop(self, stream: Stream, condition: Condition) -> Condition:
         """Replace a share of the conditions by the null condition."""
@@ -97,7 +103,7 @@ class FitTrainer:
 
     def _loss(self, stream: Stream, x_0: Tensor, condition: Condition) -> Tensor:
         recipe, batch = self.recipe, self.recipe.batch
-        s = torch.full((len(x_0),), recipe.start)
+        s = torch.full((len(x_0),), recipe.start, device=x_0.device)
         t = draw_times(recipe.time, stream.uniform(batch), recipe.start)
         zero = torch.zeros_like(s)
         x_s = renoise(self.flow, x_0, stream.normal(batch, x_0.shape[1:]), zero, s)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -101,6 +103,7 @@ def normalised_gradient(
     x0_student: Tensor,
     runs: int = 1,
     per: str = "sample",
+    across: Callable[[Tensor], Tensor] = lambda mean: mean,
 ) -> Tensor:
     """The residual in x_0 space divided by the student's distance from the teacher.
 
@@ -111,6 +114,7 @@ def normalised_gradient(
         x_t, teacher, fake, x0_student: (N, ...); x0_student is the generator's own clean estimate.
         runs: independent runs interleaved along the first axis (row = sample * runs + run).
         per: "sample": each sample has its own denominator; "batch": one for each run.
+        across: makes a mean over these samples, (runs,), one over the samples of all processes.
     """
     x0_teacher = predict_x0(flow, x_t, teacher, t)
     residual = predict_x0(flow, x_t, fake, t) - x0_teacher
@@ -118,7 +122,7 @@ def normalised_gradient(
     if per not in ("sample", "batch"):
         raise ValueError(f"per: {per!r}: expected 'sample' or 'batch'")
     if per == "batch":
-        distance = distance.view(-1, runs).mean(0).repeat(len(distance) // runs)
+        distance = across(distance.view(-1, runs).mean(0)).repeat(len(distance) // runs)
     return residual / per_sample(distance.clamp_min(1e-4), residual)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from pdmd.checkpoint import alone
 from pdmd.config import Config
 from pdmd.data import Data, build_data, build_mixture, even_prompts
 from pdmd.distill import BankStarts, NoiseStarts, PhaseTrainer, Recipe, Roles, Starts
+from pdmd.distributed import ALONE, World
 from pdmd.draws import Stream
 from pdmd.errors import UserError
 from pdmd.fit import FitRecipe, FitTrainer, heldout_loss
@@ -31,6 +34,19 @@ from pdmd.training import Finished, Save, clear_state, train, write_runs
 BASE_SEED = 0
 
 
+@contextmanager
+def holding(state: Path, world: World) -> Iterator[None]:
+    """Hold a job's state folder, for all its processes, and drop it after success."""
+    if not world.leads:
+        world.barrier()
+        yield
+        return
+    with alone(state):
+        world.barrier()
+        yield
+        clear_state(state)
+
+
 def prepare(config: Config) -> None:
     """Set what makes a job fast and repeatable on its machine."""
     torch.set_num_threads(config["threads"])
@@ -42,13 +58,14 @@ class Stage:
     """What every stage looks up in a config.
 
     Attributes:
-        flow, data, paths: of the scenario.
+        flow, data, paths: of the scenario; world: the processes of the job.
     """
 
-    def __init__(self, config: Config):
-        self.config, self.paths = config, Paths(config)
+    def __init__(self, config: Config, world: World = ALONE):
+        self.config, self.paths, self.world = config, Paths(config), world
         self.flow = FLOWS[config["flow"]]
-        self.data: Data = build_data(config["data"], self.paths.data("train.safetensors"))
+        latents = self.paths.data("train.safetensors")
+        self.data: Data = build_data(config["data"], latents, world.device)
 
     @cached_property
     def phases(self) -> tuple[Phase, ...]:
@@ -73,14 +90,15 @@ class Stage:
     def exact(self) -> VelocityField | None:
         """The exact velocity, where the data have one."""
         spec = self.config["data"]
-        return None if spec["kind"] == "digits" else build_mixture(spec)
+        return None if spec["kind"] == "digits" else build_mixture(spec).to(self.world.device)
 
     def network(self, runs: int, trainable: bool = False) -> VelocityNetwork:
         """The base network, copied for each run."""
         path = self.paths.base("model.safetensors")
         states = [load_tensors(path)] * runs
-        spec = self.config["model"]
-        return load_stacked(spec, self.data.dim, self.data.classes, states, str(path), trainable)
+        spec, dim, classes = self.config["model"], self.data.dim, self.data.classes
+        network = load_stacked(spec, dim, classes, states, str(path), trainable)
+        return network.to(self.world.device)
 
     def teacher(self, runs: int) -> Guided:
         """The guided teacher."""
@@ -97,6 +115,7 @@ class Stage:
         for phase in phases:
             files = [self.paths.phase(seed, phase.number, "expert.safetensors") for seed in seeds]
             expert = load_files(self.config["model"], self.data.dim, self.data.classes, files)
+            expert = expert.to(self.world.device)
             found += [expert] * (phase.last - phase.first)
         return found
 
@@ -110,20 +129,21 @@ class Stage:
         return fingerprint({"config": self.config, "inputs": files, **extra})
 
 
-def fit_base(config: Config) -> None:
+def fit_base(config: Config, world: World = ALONE) -> None:
     """Fit the network that students and fake scores start from; the digits' teacher."""
     prepare(config)
-    stage = Stage(config)
+    stage = Stage(config, world)
     label, state = f"{config['scenario']} base", stage.paths.state("base", [BASE_SEED])
     path = stage.paths.base("model.safetensors")
     metadata = {"scenario": config["scenario"], "phase": "base"}
     folders = {BASE_SEED: path.parent}
-    with alone(state):
+    with holding(state, world):
         finished, trainer = _fit(stage, [BASE_SEED], label, state)
-        extra = _heldout_losses(stage, trainer.average)
+        if not world.leads:
+            return
+        extra = _heldout_losses(stage, trainer.average.to("cpu"))
         write_runs(finished, trainer.average, unstack_state, folders, metadata, path.name, extra)
         provenance.record(path.with_name("provenance.json"), config, [BASE_SEED], stage.inputs())
-        clear_state(state)
 
 
 def _heldout_losses(stage: Stage, field: VelocityField) -> dict[str, float]:
@@ -138,24 +158,25 @@ def _heldout_losses(stage: Stage, field: VelocityField) -> dict[str, float]:
     return losses
 
 
-def fit_runs(config: Config, seeds: list[int]) -> None:
+def fit_runs(config: Config, seeds: list[int], world: World = ALONE) -> None:
     """Fit one velocity for each seed: the three curves of the 1D toy."""
     prepare(config)
-    stage = Stage(config)
+    stage = Stage(config, world)
     label = f"{config['scenario']} {config['method']}"
     state = stage.paths.state("phase1", seeds)
-    with alone(state):
+    with holding(state, world):
         finished, trainer = _fit(stage, seeds, label, state)
-        _write_phase(stage, finished, trainer.average, seeds, 1, stage.inputs())
-        clear_state(state)
+        if world.leads:
+            _write_phase(stage, finished, trainer.average, seeds, 1, stage.inputs())
 
 
 def _fit(stage: Stage, seeds: list[int], label: str, state: Path) -> tuple[Finished, FitTrainer]:
-    recipe = FitRecipe(**stage.config["fit"])
+    recipe, world = FitRecipe(**stage.config["fit"]), stage.world
     model = build(stage.config["model"], stage.data.dim, stage.data.classes, len(seeds), seeds[0])
-    trainer = FitTrainer(stage.flow, recipe, model, stage.data, seeds, stage.exact())
+    model = model.to(world.device)
+    trainer = FitTrainer(stage.flow, recipe, model, stage.data, seeds, stage.exact(), world)
     digest = stage.digest(stage.inputs(), seeds=seeds)
-    return train(trainer, recipe.updates, stage.save(), state, digest, label), trainer
+    return train(trainer, recipe.updates, stage.save(), state, digest, label, world), trainer
 
 
 def make_bank(config: Config, phase_number: int, seeds: list[int]) -> None:
@@ -196,10 +217,12 @@ def _from_noise(
     return torch.cat(parts), condition
 
 
-def distill_phase(config: Config, phase_number: int, seeds: list[int]) -> None:
+def distill_phase(
+    config: Config, phase_number: int, seeds: list[int], world: World = ALONE
+) -> None:
     """Train the expert of one phase, for every seed of the job."""
     prepare(config)
-    stage = Stage(config)
+    stage = Stage(config, world)
     phase = stage.phase(phase_number)
     recipe = phase_recipe(config, phase)
     inputs = _phase_inputs(stage, phase, seeds)
@@ -212,14 +235,14 @@ def distill_phase(config: Config, phase_number: int, seeds: list[int]) -> None:
     )
     starts = _starts(stage, phase, seeds)
     streams = [seed * 1000 + phase_number for seed in seeds]
-    trainer = PhaseTrainer(stage.flow, phase, recipe, roles, starts, streams)
+    trainer = PhaseTrainer(stage.flow, phase, recipe, roles, starts, streams, world)
     label = f"{config['scenario']} {config['method']} phase {phase_number}"
     state = stage.paths.state(f"phase{phase_number}", seeds)
     digest = stage.digest(inputs, seeds=seeds, phase=phase_number)
-    with alone(state):
-        finished = train(trainer, recipe.updates, stage.save(), state, digest, label)
-        _write_phase(stage, finished, roles.average, seeds, phase_number, inputs)
-        clear_state(state)
+    with holding(state, world):
+        finished = train(trainer, recipe.updates, stage.save(), state, digest, label, world)
+        if world.leads:
+            _write_phase(stage, finished, roles.average, seeds, phase_number, inputs)
 
 
 def phase_recipe(config: Config, phase: Phase) -> Recipe:
@@ -250,8 +273,9 @@ def _starts(stage: Stage, phase: Phase, seeds: list[int]) -> Starts:
     """Where the phase's rollouts start: noise, the bank, or the frozen experts online."""
     if phase.number > 1 and stage.config["bank"]["rows"]:
         banks = [read_bank(stage.paths.bank(seed, phase.number)) for seed in seeds]
-        x = torch.stack([x for x, _ in banks], 1)
-        labels = [condition for _, condition in banks if condition is not None]
+        device = stage.world.device
+        x = torch.stack([x for x, _ in banks], 1).to(device)
+        labels = [condition.to(device) for _, condition in banks if condition is not None]
         return BankStarts(x, torch.stack(labels, 1) if labels else None)
     experts = stage.experts(seeds, stage.phases[: phase.number - 1])
     shape = (stage.data.dim,)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import socket
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -16,9 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from pdmd.checkpoint import Checkpoints, broken_role, restore_tensors, state_tensors
+from pdmd.distributed import ALONE, World
 from pdmd.errors import UserError
 from pdmd.ledger import Ledger, peak_memory_mb
+from pdmd.stop import Listener, Stopped
 from pdmd.storage import load_tensors, save_tensors, write_json, write_text
+
+LOG = "log/"  # in a checkpoint: values of the log's open interval, (updates, runs) each
 
 
 class Trainer(Protocol):
@@ -68,16 +74,20 @@ class Finished:
     summary: dict[str, Any]
 
 
+def slurm_job() -> str | None:
+    """The Slurm job that this process belongs to: `id`, `id_task` in an array, None outside."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+
+
 class Journal:
     """The state folder of a job: its log, its progress for watchers, its snapshots."""
 
-    def __init__(self, folder: Path, label: str, updates: int, fingerprint: str):
-        self.folder, self.label, self.updates, self.fingerprint = (
-            folder,
-            label,
-            updates,
-            fingerprint,
-        )
+    def __init__(
+        self, folder: Path, label: str, updates: int, fingerprint: str, processes: int = 1
+    ):
+        self.folder, self.label, self.updates = folder, label, updates
+        self.fingerprint, self.processes = fingerprint, processes
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "stats.jsonl"
         self.records: list[dict[str, Any]] = []
@@ -107,6 +117,9 @@ class Journal:
         """Tell watchers how far the job is."""
         value = {"label": self.label, "step": step, "updates": self.updates, "pid": os.getpid()}
         value |= {"started": self.started, "now": time.time()}
+        value |= {"host": socket.gethostname(), "slurm_job": slurm_job()}
+        if self.processes > 1:
+            value["launched"] = self.processes
         value["record"] = self.records[-1] if self.records else None
         (self.folder / ".progress").write_text(json.dumps(value))
         os.replace(self.folder / ".progress", self.folder / "progress.json")
@@ -123,6 +136,122 @@ class Journal:
         return self.folder / f"snapshot-{self.fingerprint[:12]}-{step:08d}.safetensors"
 
 
+class Run:
+    """One training job under way: its clock, the log's open interval, and what it writes.
+
+    All processes of the job hold one; only the leading one has a journal and writes files.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        journal: Journal | None,
+        checkpoints: Checkpoints,
+        label: str,
+        world: World,
+    ):
+        self.trainer, self.world, self.label = trainer, world, label
+        self.journal, self.checkpoints = journal, checkpoints
+        self.values = defaultdict[str, list[Tensor]](list)  # of the log's open interval
+        self.start, seconds = self._resume()
+        self.clock = time.perf_counter() - seconds
+        self.restarts = 0
+        if journal is not None:
+            journal.rewind(self.start)
+            self.restarts = journal.count_start() - 1
+            journal.progress(self.start)
+
+    def update(self, step: int) -> None:
+        """One update. Raises UserError where something is not finite."""
+        try:
+            values = self.trainer.update(step)
+        except FloatingPointError as error:
+            raise UserError(f"{self.label}: {error}; {self._last_good()}") from error
+        for name, value in values.items():
+            self.values[name].append(value)
+
+    def log(self, done: int) -> None:
+        """Close the log's interval with a record of its means."""
+        forwards = self._forwards()
+        if self.journal is not None:
+            self.journal.log(self._record(done, forwards))
+            self.journal.progress(done)
+        self.values.clear()
+
+    def snapshot(self, done: int) -> None:
+        """Keep the weights that will be the result, as they are now."""
+        if self.journal is not None:
+            weights = self.trainer.modules[self.trainer.kept].state_dict()
+            save_tensors(self.journal.snapshot(done), weights)
+
+    def checkpoint(self, done: int) -> None:
+        """Keep the whole state, the log's open interval included; all processes wait for it.
+
+        Raises:
+            UserError: weights are not finite.
+        """
+        trainer = self.trainer
+        role = broken_role(trainer.modules)
+        if role is not None:
+            raise UserError(
+                f"{self.label}: step {done}: {role}: weights not finite; {self._last_good()}"
+            )
+        extra = {
+            "seconds": self.seconds(),
+            "seconds_by_role": dict(trainer.ledger.seconds),
+            "forwards_by_role": self._forwards(),
+        }
+        if self.world.leads:
+            tensors = state_tensors(trainer.modules, trainer.optimizers)
+            tensors |= {LOG + name: torch.stack(kept) for name, kept in self.values.items()}
+            self.checkpoints.save(done, tensors, extra)
+        self.world.barrier()
+
+    def seconds(self) -> float:
+        """Seconds of training, restarts included."""
+        return time.perf_counter() - self.clock
+
+    def _resume(self) -> tuple[int, float]:
+        """Restore the last good state, the same in all processes: (step, seconds so far)."""
+        found = self.checkpoints.latest() if self.world.leads else None
+        step = self.world.agree(found[0] if found else 0)
+        if step == 0:
+            return 0, 0.0
+        _, tensors, extra = found or self.checkpoints.at(step)
+        restore_tensors(tensors, self.trainer.modules, self.trainer.optimizers)
+        for name, kept in tensors.items():
+            if name.startswith(LOG):
+                self.values[name.removeprefix(LOG)] = list(kept.to(self.world.device))
+        self.trainer.ledger.seconds.update(extra["seconds_by_role"])
+        self.trainer.ledger.forwards.update(extra["forwards_by_role"])
+        return step, extra["seconds"]
+
+    def _forwards(self) -> dict[str, float]:
+        """Forward-equivalents by role: with several processes their mean, so in full batches."""
+        forwards = self.trainer.ledger.forwards
+        if self.world.size == 1:
+            return dict(forwards)
+        found = torch.tensor([forwards[role] for role in forwards], dtype=torch.float64)
+        return dict(zip(forwards, self.world.mean(found).tolist(), strict=True))
+
+    def _record(self, step: int, forwards: dict[str, float]) -> dict[str, Any]:
+        """Interval means by run, and the running totals of the ledger."""
+        ledger = self.trainer.ledger
+        if self.world.size > 1:  # a restart may change the last bit of a mean
+            forwards = {role: round(value, 6) for role, value in forwards.items()}
+        return {
+            "step": step,
+            "seconds": round(self.seconds(), 3),
+            **{name: torch.stack(kept).mean(0).tolist() for name, kept in self.values.items()},
+            "seconds_by_role": {role: round(value, 3) for role, value in ledger.seconds.items()},
+            "forward_equivalents_by_role": forwards,
+            "peak_memory_mb": round(peak_memory_mb(), 1),
+        }
+
+    def _last_good(self) -> str:
+        return f"last good checkpoint: {self.checkpoints.good or 'none'}"
+
+
 def train(
     trainer: Trainer,
     updates: int,
@@ -130,99 +259,60 @@ def train(
     folder: Path,
     fingerprint: str,
     label: str,
+    world: World = ALONE,
 ) -> Finished:
     """Run `updates` updates, from the last good checkpoint if there is one.
 
+    SIGTERM or SIGUSR1 to any process of the job lets the present update end in all of them and
+    saves; the resumed run is, clocks apart, the undisturbed one.
+
     Raises:
         UserError: a loss, gradient or weight is not finite; names step, role, last checkpoint.
+        Stopped: told to stop, and saved.
     """
-    journal = Journal(folder, label, updates, fingerprint)
-    checkpoints = Checkpoints(folder, fingerprint)
-    start, seconds = _resume(trainer, checkpoints)
-    journal.rewind(start)
-    restarts = journal.count_start() - 1
-    snapshot_steps = set(save.snapshot_steps(updates))
-    clock, sums = time.perf_counter() - seconds, defaultdict[str, list[Tensor]](list)
-    journal.progress(start)
-    for step in range(start, updates):
-        try:
-            values = trainer.update(step)
-        except FloatingPointError as error:
-            raise UserError(f"{label}: {error}; {_last_good(checkpoints)}") from error
-        for name, value in values.items():
-            sums[name].append(value)
-        done = step + 1
-        if done % save.log_every == 0 or done == updates:
-            elapsed = time.perf_counter() - clock
-            journal.log(_record(done, sums, trainer.ledger, elapsed))
-            journal.progress(done)
-            sums.clear()
-        if done in snapshot_steps:
-            save_tensors(journal.snapshot(done), trainer.modules[trainer.kept].state_dict())
-        if done % save.checkpoint_every == 0 or done == updates:
-            _checkpoint(trainer, checkpoints, done, time.perf_counter() - clock, label)
+    journal = Journal(folder, label, updates, fingerprint, world.size) if world.leads else None
+    run = Run(trainer, journal, Checkpoints(folder, fingerprint), label, world)
+    snapshots = save.snapshot_steps(updates)
+    with Listener() as told:
+        for step in range(run.start, updates):
+            run.update(step)
+            done = step + 1
+            number = world.agree(told.received)
+            if done % save.log_every == 0 or done == updates:
+                run.log(done)
+            if done in snapshots:
+                run.snapshot(done)
+            if done % save.checkpoint_every == 0 or done == updates or number:
+                run.checkpoint(done)
+            if number and done < updates:
+                raise Stopped(_farewell(label, number, done, updates) if world.leads else "")
+    return _finished(run, updates, snapshots)
+
+
+def _farewell(label: str, number: int, done: int, updates: int) -> str:
+    """The one line of a run that was told to stop."""
+    name = signal.Signals(number).name
+    saved = f"saved after update {done} of {updates}; start again to go on"
+    return f"{label}: told to stop ({name}): {saved}"
+
+
+def _finished(run: Run, updates: int, snapshots: Sequence[int]) -> Finished:
+    """What a job that made all its updates has to show."""
+    ledger, journal = run.trainer.ledger, run.journal
     return Finished(
-        journal.records,
-        {step: journal.snapshot(step) for step in sorted(snapshot_steps)},
+        journal.records if journal else [],
+        {step: journal.snapshot(step) for step in snapshots} if journal else {},
         {
             "updates": updates,
-            "seconds": time.perf_counter() - clock,
-            "restarts": restarts,
-            "seconds_by_role": dict(trainer.ledger.seconds),
-            "forward_equivalents_by_role": dict(trainer.ledger.forwards),
+            "seconds": run.seconds(),
+            "restarts": run.restarts,
+            "processes": run.world.size,
+            "device": run.world.device.type,
+            "seconds_by_role": dict(ledger.seconds),
+            "forward_equivalents_by_role": run._forwards(),
             "peak_memory_mb": peak_memory_mb(),
         },
     )
-
-
-def _resume(trainer: Trainer, checkpoints: Checkpoints) -> tuple[int, float]:
-    """Restore the last good state: (step, seconds so far)."""
-    found = checkpoints.latest()
-    if found is None:
-        return 0, 0.0
-    step, tensors, extra = found
-    restore_tensors(tensors, trainer.modules, trainer.optimizers)
-    trainer.ledger.seconds.update(extra["seconds_by_role"])
-    trainer.ledger.forwards.update(extra["forwards_by_role"])
-    return step, extra["seconds"]
-
-
-def _checkpoint(
-    trainer: Trainer, checkpoints: Checkpoints, step: int, seconds: float, label: str
-) -> None:
-    role = broken_role(trainer.modules)
-    if role is not None:
-        raise UserError(
-            f"{label}: step {step}: {role}: weights not finite; {_last_good(checkpoints)}"
-        )
-    extra = {
-        "seconds": seconds,
-        "seconds_by_role": dict(trainer.ledger.seconds),
-        "forwards_by_role": dict(trainer.ledger.forwards),
-    }
-    checkpoints.save(step, state_tensors(trainer.modules, trainer.optimizers), extra)
-
-
-def _last_good(checkpoints: Checkpoints) -> str:
-    return f"last good checkpoint: {checkpoints.good or 'none'}"
-
-
-def _record(
-    step: int,
-    sums: Mapping[str, Sequence[Tensor]],
-    ledger: Ledger,
-    seconds: float,
-) -> dict[str, Any]:
-    """Interval means by run, and the running totals of the ledger."""
-    means = {name: torch.stack(list(values)).mean(0).tolist() for name, values in sums.items()}
-    return {
-        "step": step,
-        "seconds": round(seconds, 3),
-        **means,
-        "seconds_by_role": {role: round(value, 3) for role, value in ledger.seconds.items()},
-        "forward_equivalents_by_role": dict(ledger.forwards),
-        "peak_memory_mb": round(peak_memory_mb(), 1),
-    }
 
 
 def write_runs(

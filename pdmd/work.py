@@ -98,7 +98,7 @@ def work_done(jobs: list[Job], now: list[dict[str, Any]]) -> float:
 def describe(value: dict[str, Any]) -> str:
     """One running job in one line: label, updates, losses, time left."""
     line = f"{value['label']:<38} {value['step']:>6}/{value['updates']} updates"
-    spent, step = value["now"] - value["started"], value["step"]
+    spent, step = value["now"] - value["started"], value["step"] - value.get("first", 0)
     record = value["record"] or {}
     for name in ("loss", "fake_loss"):
         if name in record:

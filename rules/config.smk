@@ -2,9 +2,11 @@
 # depends on the contents of its own sections (its `digest`), not on their files' dates, so that a
 # change runs again only what it concerns.
 from pdmd.config import write_configs
+from pdmd.resources import Requests, light
 from pdmd.storage import fingerprint
 
 CONFIGS = write_configs(experiment)
+REQUESTS = Requests(experiment)
 
 
 def part(name, scenario="{scenario}", method="{method}"):

@@ -10,6 +10,8 @@ rule encode:
             name=["train.safetensors", "heldout.safetensors", "codec.safetensors", "codec.json"],
         ),
     threads: lambda w: threads_of(w.scenario)
+    resources:
+        **light(),
     params:
         digest=digest("data"),
     shell:
@@ -28,6 +30,8 @@ rule classifier:
     benchmark:
         f"{RESULTS}/{{scenario}}/data/classifier.benchmark.tsv"
     threads: lambda w: threads_of(w.scenario)
+    resources:
+        **light(),
     params:
         digest=digest("classifier"),
     shell:

@@ -49,11 +49,14 @@ for _scenario in experiment.scenarios:
             wildcard_constraints:
                 method=alternatives(experiment.select(_scenario, ["fit"])),
             threads: threads_of(_scenario)
+            resources:
+                **REQUESTS.fit(_scenario, _seeds),
             params:
                 seeds=_seeds,
                 digest=digest("fit", _scenario),
             shell:
-                "python -m pdmd fit --config {input.config} --seeds {params.seeds}"
+                "python -m pdmd {resources.launch}fit --config {input.config}"
+                " --seeds {params.seeds}"
 
         rule:
             name:
@@ -66,6 +69,8 @@ for _scenario in experiment.scenarios:
             wildcard_constraints:
                 method=alternatives(experiment.select(_scenario, ["distill"])),
             threads: threads_of(_scenario)
+            resources:
+                **light(),
             params:
                 seeds=_seeds,
                 digest=digest("bank", _scenario),
@@ -87,9 +92,11 @@ for _scenario in experiment.scenarios:
             wildcard_constraints:
                 method=alternatives(experiment.select(_scenario, ["distill"])),
             threads: threads_of(_scenario)
+            resources:
+                **REQUESTS.distill(_scenario, _seeds),
             params:
                 seeds=_seeds,
                 digest=digest("distill", _scenario),
             shell:
-                "python -m pdmd distill --config {input.config} --phase {wildcards.phase}"
-                " --seeds {params.seeds}"
+                "python -m pdmd {resources.launch}distill --config {input.config}"
+                " --phase {wildcards.phase} --seeds {params.seeds}"

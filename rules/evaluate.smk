@@ -40,7 +40,11 @@ for _scenario in experiment.scenarios:
             per_seed(_scenario, "metrics.json"),
         wildcard_constraints:
             method=alternatives(experiment.select(_scenario, ["teacher", "distill"])),
+        group:
+            "score"
         threads: threads_of(_scenario)
+        resources:
+            **light(),
         params:
             seeds=experiment.seeds(_scenario),
             digest=digest("evaluate", _scenario),
@@ -59,6 +63,8 @@ for _scenario in experiment.scenarios:
         wildcard_constraints:
             method=alternatives(experiment.select(_scenario, ["fit"])),
         threads: threads_of(_scenario)
+        resources:
+            **light(),
         params:
             seeds=experiment.seeds(_scenario),
             digest=digest("evaluate", _scenario),

@@ -74,6 +74,8 @@ for _scenario in experiment.scenarios:
             configs=table_configs(_scenario),
         output:
             [in_report(path, _scenario) for path in table_paths(_scenario)],
+        resources:
+            **light(),
         params:
             digest=table_digest(_scenario),
         shell:
@@ -87,6 +89,8 @@ for _scenario in experiment.scenarios:
             configs=table_configs(_scenario),
         output:
             [in_report(path, _scenario) for path in figure_paths(_scenario)],
+        resources:
+            **light(),
         params:
             digest=table_digest(_scenario),
         shell:

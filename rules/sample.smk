@@ -29,7 +29,11 @@ for _scenario in experiment.scenarios:
             ],
         wildcard_constraints:
             method=alternatives(experiment.select(_scenario, ["teacher", "distill"])),
+        group:
+            "score"
         threads: threads_of(_scenario)
+        resources:
+            **light(),
         params:
             seeds=experiment.seeds(_scenario),
             digest=digest("sample", _scenario),

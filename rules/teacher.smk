@@ -20,7 +20,9 @@ rule fit_base:
     benchmark:
         f"{RESULTS}/{{scenario}}/base/benchmark.tsv"
     threads: lambda w: threads_of(w.scenario)
+    resources:
+        **REQUESTS.base(),
     params:
         digest=digest("base"),
     shell:
-        "python -m pdmd fit --config {input.config}"
+        "python -m pdmd {resources.launch}fit --config {input.config}"

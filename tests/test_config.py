@@ -100,6 +100,22 @@ WRONG = {
         "teacher.kind: 'exact'",
         "'fitted' for data.kind digits",
     ),
+    "no process": (mixture(hardware={"processes": 0}), "processes: 0", "at least 1"),
+    "fewer GPUs than processes": (
+        mixture(hardware={"processes": 4, "gpus": 2}),
+        "hardware.gpus: 2",
+        "0 or hardware.processes = 4",
+    ),
+    "more GPUs than processes": (
+        mixture(hardware={"gpus": 2}),
+        "hardware.gpus: 2",
+        "0 or hardware.processes = 1",
+    ),
+    "a batch without equal shares": (
+        mixture(hardware={"nodes": 5}),
+        "fit.batch: 512",
+        "a multiple of the 5 processes",
+    ),
     "an unknown method": (mixture(methods=["dmd3"]), "methods: 'dmd3'", "one of teacher, base,"),
     "no method": (mixture(methods=[]), "methods: []", "a list of different methods"),
     "the same seed twice": (mixture(seeds=[1, 2, 1]), "seeds: [1, 2, 1]", "no entry twice"),
@@ -303,6 +319,27 @@ def test_how_samples_are_scored_changes_no_training(repository, settings, key):
 )
 def test_an_edit_concerns_only_the_jobs_that_read_it(repository, settings, diff, concerned):
     assert jobs(changed(repository, settings, diff)) == concerned
+
+
+@pytest.mark.parametrize(
+    "hardware", [{"nodes": 2}, {"processes": 2}, {"processes": 2, "gpus": 2, "nodes": 4}]
+)
+def test_other_hardware_runs_no_finished_job_again(repository, settings, hardware):
+    assert changed(repository, settings, {"hardware": hardware}) == set()
+    assert changed(repository, settings, {"threads": 2})  # control
+    diff = merge(settings, mixture(hardware=hardware))
+    run = load_experiment(repository, diff).runs["mixture2d", "phased2"]
+    assert run["hardware"] == {"nodes": 1, "processes": 1, "gpus": 0, **hardware}
+
+
+def test_a_method_may_have_hardware_of_its_own(checkout, settings):
+    write_method(checkout, "wide", {"kind": "distill", "hardware": {"processes": 3}})
+    experiment = load_experiment(checkout, merge(settings, mixture(methods=["wide", "dmd2"])))
+    assert experiment.runs["mixture2d", "wide"]["hardware"]["processes"] == 3  # 512 is no matter
+    assert experiment.runs["mixture2d", "dmd2"]["hardware"]["processes"] == 1
+    diff = mixture(methods=["wide"], distill={"batch": 32})
+    line = refusal(checkout, merge(settings, diff))
+    assert "mixture2d/wide: distill.batch: 32: expected a multiple of the 3 processes" in line
 
 
 def test_an_ablation_is_lines_of_yaml_and_touches_no_other_method(checkout, settings):

@@ -76,11 +76,6 @@ def test_a_silent_job_is_said_to_be_silent(tmp_path):
     assert "silent for 300 s" in describe(running(tmp_path)[0])
 
 
-def test_status_without_jobs_says_so(tmp_path, capsys):
-    demo.print_status(tmp_path)
-    assert capsys.readouterr().out == "No training job is running.\n"
-
-
 def test_a_failure_is_told_in_the_lines_that_matter():
     log = "noise\nError in rule fit_base:\n  more\npdmd: x.json: broken\nValueError: 3\nnoise\n"
     wanted = ["Error in rule fit_base:", "pdmd: x.json: broken", "ValueError: 3"]

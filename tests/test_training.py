@@ -5,15 +5,17 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from pdmd import cli, stages
+from pdmd import cli, stages, stop
 from pdmd.checkpoint import Checkpoints
 from pdmd.distill import PhaseTrainer, Roles
 from pdmd.errors import UserError
@@ -21,7 +23,7 @@ from pdmd.ledger import Ledger
 from pdmd.models.base import Guided
 from pdmd.models.factory import unstack_state
 from pdmd.storage import load_tensors, read_json, write_json, write_text
-from pdmd.training import Save, train
+from pdmd.training import Journal, Save, train
 
 SEEDS = [1, 2]
 LONG = {"distill": {"updates": 1800}, "save": {"snapshots": 4}}
@@ -332,6 +334,204 @@ def test_a_fit_also_resumes_in_the_same_bytes(tmp_path, tiny, monkeypatch):
     assert losses[0] == losses[1]
     early = load_tensors(whole / "snapshots.safetensors")["10/out.bias"]
     assert not torch.equal(early, load_tensors(again / "model.safetensors")["out.bias"])  # control
+
+
+# ---- a run that is told to stop saves, and goes on in the same bytes
+
+
+def signalled_at(monkeypatch, step, *numbers):
+    """Signals arrive in the middle of an update."""
+    original = PhaseTrainer.update
+
+    def update(self, number):
+        if number == step:
+            for which in numbers:
+                os.kill(os.getpid(), which)
+        return original(self, number)
+
+    monkeypatch.setattr(PhaseTrainer, "update", update)
+
+
+def exit_status(child):
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def told_to_stop(results, tiny, *numbers, diff=SHORT, step=26):
+    """A job that was signalled in update `step`; the state it left."""
+    with pytest.MonkeyPatch.context() as patch:
+        signalled_at(patch, step, *numbers)
+        assert exit_status(fork(arguments(results, tiny, diff))) == 143
+    return state_folder(results)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_run_told_to_stop_saves_says_so_and_goes_on_in_the_same_bytes(
+    uninterrupted, copied, tiny, number
+):
+    command, state = arguments(copied, tiny, LONG), state_folder(copied)
+    job = subprocess.Popen(
+        [sys.executable, "-m", "pdmd", *command], stderr=subprocess.PIPE, text=True
+    )
+    while newest(state) <= "step-00000100":
+        assert job.poll() is None, "ended too soon"
+        time.sleep(0.002)
+    time.sleep(random.uniform(0, 0.1))
+    job.send_signal(number)
+    _, errors = job.communicate()
+    assert job.returncode == 143
+    done = int(newest(state).removeprefix("step-"))
+    assert 100 < done < 900
+    assert errors == (
+        f"pdmd: mixture2d phased2 phase 2: told to stop ({number.name}): saved after update {done}"
+        " of 900; start again to go on\n"
+    )
+    assert cli.main(command) == 0
+    assert_same_outputs(copied, uninterrupted)
+    assert weights_of(copied, 1) != weights_of(uninterrupted, 2)  # control: another seed
+    assert read_json(phase_folder(copied, 1) / "metrics.json")["restarts"] == 1
+
+
+@pytest.mark.parametrize("step", range(24, 29))
+def test_a_stop_anywhere_between_two_records_leaves_the_log_as_it_was(short, copied, tiny, step):
+    state = told_to_stop(copied, tiny, signal.SIGTERM, step=step)
+    assert newest(state) == f"step-{step + 1:08d}"
+    run_phase(copied, tiny, SHORT)
+    assert_same_outputs(copied, short)
+
+
+def test_a_stop_in_the_last_update_finds_the_job_done(short, copied, tiny, monkeypatch):
+    signalled_at(monkeypatch, 29, signal.SIGTERM)
+    assert exit_status(fork(arguments(copied, tiny, SHORT))) == 0
+    assert_same_outputs(copied, short)
+
+
+def test_a_log_that_forgets_its_open_interval_differs(short, copied, tiny):
+    """The control: the comparison of logs sees what a checkpoint keeps of them."""
+    state = told_to_stop(copied, tiny, signal.SIGTERM)
+    digest = read_json(state / newest(state) / "manifest.json")["identity"]
+    step, tensors, extra = Checkpoints(state, digest).latest()
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("log/")}
+    assert len(tensors) - len(kept) == 7
+    assert tensors["log/fake_loss"].shape == (2, len(SEEDS))  # updates 26 and 27
+    Checkpoints(state, digest).save(step, kept, extra)
+    run_phase(copied, tiny, SHORT)
+    assert weights_of(copied, 1) == weights_of(short, 1)
+    differ = [a != b for a, b in zip(records(copied, 1), records(short, 1), strict=True)]
+    assert differ == [False] * 5 + [True]
+
+
+def test_a_second_signal_changes_nothing(short, copied, tiny, capfd):
+    state = told_to_stop(copied, tiny, signal.SIGUSR1, signal.SIGTERM, signal.SIGUSR1)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "(SIGUSR1): saved after update 27 of 30" in line
+    assert newest(state) == "step-00000027"
+    run_phase(copied, tiny, SHORT)
+    assert_same_outputs(copied, short)
+
+
+def test_a_killed_run_goes_on_from_where_an_earlier_one_was_told_to_stop(short, copied, tiny):
+    told_to_stop(copied, tiny, signal.SIGTERM, step=21)
+    state = stopped(copied, tiny, step=24)
+    assert newest(state) == "step-00000022"
+    run_phase(copied, tiny, SHORT)
+    assert_same_outputs(copied, short)
+
+
+def test_a_fit_that_is_told_to_stop_resumes_too(tmp_path, tiny, monkeypatch):
+    whole, again = (tiny(tmp_path / name)["config/base.json"] for name in ("whole", "again"))
+    stages.fit_base(whole)
+    path = tmp_path / "again" / "base.json"
+    write_json(path, again)
+    with monkeypatch.context() as patch:
+        original = stages.FitTrainer.update
+
+        def update(self, step):
+            if step == 12:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return original(self, step)
+
+        patch.setattr(stages.FitTrainer, "update", update)
+        assert exit_status(fork(["fit", "--config", str(path)])) == 143
+    assert not (tmp_path / "again/mixture2d/base/model.safetensors").exists()
+    stages.fit_base(again)
+    one, other = (tmp_path / name / "mixture2d/base" for name in ("whole", "again"))
+    for name in ("model.safetensors", "snapshots.safetensors"):
+        assert contents(one / name) == contents(other / name)
+
+
+def handlers():
+    return [signal.getsignal(number) for number in stop.SIGNALS]
+
+
+def test_handlers_are_there_while_the_loop_runs_and_only_then(tmp_path, chain, tiny):
+    before, seen = handlers(), []
+    trainer = trainer_for(tiny, chain, "dmd1", 1, SEEDS)
+    original = trainer.update
+
+    def update(step):
+        seen.append(handlers())
+        return original(step)
+
+    trainer.update = update
+    train(trainer, 2, Save(1, 1, 1), tmp_path / "main", "x", "job")
+    assert handlers() == before
+    assert all(during != before for during in seen)
+    seen.clear()
+    arguments = (trainer, 2, Save(1, 1, 1), tmp_path / "thread", "x", "job")
+    thread = threading.Thread(target=train, args=arguments)
+    thread.start()
+    thread.join()
+    assert len(seen) == 2
+    assert all(during == before for during in seen)  # a thread cannot take signals
+
+
+def test_handlers_are_put_back_after_a_mistake():
+    before = handlers()
+    with pytest.raises(UserError), stop.Listener():
+        raise UserError("wrong")
+    assert handlers() == before
+
+
+def test_a_signal_after_the_stop_does_not_change_the_exit_status():
+    def listen():
+        with stop.Listener() as told:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert told.received == signal.SIGUSR1
+            raise stop.Stopped("enough")
+
+    before = handlers()
+    try:
+        with pytest.raises(stop.Stopped):
+            listen()
+        os.kill(os.getpid(), signal.SIGTERM)  # would end the tests
+        assert handlers() == [signal.SIG_IGN] * 2
+    finally:
+        for number, handler in zip(stop.SIGNALS, before, strict=True):
+            signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("environment", "job"),
+    [
+        ({}, None),
+        ({"SLURM_JOB_ID": "12"}, "12"),
+        (
+            {"SLURM_JOB_ID": "14", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "1"},
+            "12_1",
+        ),
+    ],
+)
+def test_watchers_learn_the_host_and_the_slurm_job(tmp_path, monkeypatch, environment, job):
+    for name in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    Journal(tmp_path, "job", 10, "x").progress(3)
+    found = read_json(tmp_path / "progress.json")
+    assert (found["host"], found["slurm_job"]) == (socket.gethostname(), job)
+    assert "launched" not in found
+    Journal(tmp_path, "job", 10, "x", processes=4).progress(3)
+    assert read_json(tmp_path / "progress.json")["launched"] == 4
 
 
 # ---- what is not finite stops the run

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,6 +25,10 @@ class GaussianMixture:
     weights: Tensor
     std: float
     flow: Flow = RECTIFIED
+
+    def to(self, device: str | torch.device) -> GaussianMixture:
+        """The same mixture on a device."""
+        return replace(self, means=self.means.to(device), weights=self.weights.to(device))
 
     def draw(self, stream: Stream, batch: int) -> Tensor:
         """(batch * runs, D) samples of x_0."""

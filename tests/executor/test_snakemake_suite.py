@@ -5,6 +5,8 @@ tests/slurm/test_executor.py has the same on a SLURM.
 
 import pytest
 from snakemake.common.tests import TestWorkflowsLocalStorageBase
+from snakemake_interface_common.exceptions import WorkflowError
+
 from snakemake_executor_plugin_submitit import ExecutorSettings
 
 
@@ -35,7 +37,7 @@ class TestUnknown(Suite):
 
     __test__ = True
     cluster = "lsf"
-    expect_exception = Exception
+    expect_exception = WorkflowError
 
 
 @pytest.fixture(autouse=True)

@@ -281,7 +281,9 @@ rule all:
     input: "done.txt"
 rule noisy:
     output: "done.txt"
-    shell: "python -c 'print((chr(120) * 99 + chr(10)) * 1000000)'; echo the last line >&2; {command}"
+    shell:
+        "python -c 'print((chr(120) * 99 + chr(10)) * 1000000)'; "
+        "echo the last line >&2; {command}"
 """
 
 

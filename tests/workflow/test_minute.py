@@ -25,7 +25,7 @@ def run(snakemake, folder, *arguments):
 
 def rules_in(done):
     """The rules that a run reports."""
-    return set(re.findall(r"^(?:local)?rule (\w+):", done.stdout + done.stderr, re.MULTILINE))
+    return set(re.findall(r"^ *(?:local)?rule (\w+):", done.stdout + done.stderr, re.MULTILINE))
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,13 @@ class Executor(RemoteExecutor):
         super().__init__(workflow, logger)
 
     def __post_init__(self) -> None:
-        settings = self.workflow.executor_settings
+        try:
+            self._set_up(self.workflow.executor_settings)
+        except WorkflowError:
+            self.wait = False  # the waiting thread runs already
+            raise
+
+    def _set_up(self, settings: Any) -> None:
         self.settings = settings
         self.root = Path(settings.folder).absolute()
         self.root.mkdir(parents=True, exist_ok=True)
@@ -114,7 +120,7 @@ class Executor(RemoteExecutor):
 
     def _task(self, info: SubmittedJobInfo) -> Task:
         job = info.job
-        rule = f"group_{next(iter(sorted(job.rules)))}" if job.is_group() else job.name
+        rule = f"{job.groupid}_{min(job.rules)}" if job.is_group() else job.name
         request = Request.of(self._name(job, rule), job.threads, dict(job.resources), self.settings)
         call = SnakemakeJob(
             self.format_job_exec(job),
@@ -128,9 +134,8 @@ class Executor(RemoteExecutor):
     @staticmethod
     def _name(job: Any, rule: str) -> str:
         """What squeue shows: the rule and its wildcards."""
-        if job.is_group():
-            return rule
-        return "-".join([rule, *map(str, job.wildcards_dict.values())])
+        one = next(iter(job.jobs)) if job.is_group() else job
+        return "-".join([rule, *map(str, one.wildcards_dict.values())])
 
     def get_job_args(self, job: Any, **kwargs: Any) -> str:
         """Arguments of the Snakemake in the job.

@@ -1,0 +1,220 @@
+"""`pdmd launch`: one training job in several processes, on this machine or a Slurm allocation."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from pdmd.agent import MARK, node_address
+from pdmd.errors import UserError
+from pdmd.stop import Listener, Stopped
+
+PARALLEL = ("fit", "distill")  # the commands that share their work out
+AGAIN = 10.0  # seconds after which a stop signal is passed on again: it may have come too early
+PR_SET_PDEATHSIG = 1
+SLURM_SAYS = re.compile(r"srun: |slurmstepd(-\S+)?: ")  # how Slurm's own lines begin
+
+
+def prefix(hardware: Mapping[str, int]) -> str:
+    """What stands before a command of `python -m pdmd` so that it runs on this hardware.
+
+    Args:
+        hardware: the `hardware` section of a run.
+    Returns:
+        "" for one process without a GPU, else such as "launch --nodes 2 --processes 2 -- ".
+    """
+    nodes, processes, gpus = (hardware[name] for name in ("nodes", "processes", "gpus"))
+    if nodes * processes == 1 and not gpus:
+        return ""
+    cards = f"--gpus {gpus} " if gpus else ""
+    return f"launch --nodes {nodes} --processes {processes} {cards}-- "
+
+
+def check_hardware(hardware: Mapping[str, int], where: str) -> None:
+    """Refuse what cannot be launched. Raises UserError."""
+    processes, gpus = hardware["processes"], hardware["gpus"]
+    if gpus not in (0, processes):
+        raise UserError(
+            f"{where}: hardware.gpus: {gpus}: expected 0 or hardware.processes = {processes},"
+            " a GPU for each process of a node"
+        )
+
+
+@dataclass
+class Account:
+    """What the agents reported of their workers' ends.
+
+    Attributes:
+        failures: rank, host, status, text, time, lost; stopped: whether some were told to stop.
+        held: what Slurm had to say of it.
+    """
+
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    stopped: bool = False
+    held: list[str] = field(default_factory=list)
+
+    def read(self, stream: IO[str]) -> None:
+        """Take the agents' reports out of their stderr and show all else."""
+        for line in stream:
+            before, found, report = line.partition(MARK)
+            if found:
+                value = json.loads(report)
+                self.stopped |= value.get("stopped", False)
+                if "text" in value:
+                    self.failures.append(value)
+            if SLURM_SAYS.match(before):
+                self.held.append(before)
+            elif before:
+                print(before, end="\n" if found else "", file=sys.stderr, flush=True)
+
+    def culprit(self) -> dict[str, Any] | None:
+        """Where it began: the first to fail of its own, else the first to miss another."""
+        own = [value for value in self.failures if not value["lost"]]
+        if not own and self.stopped:
+            return None
+        return min(own or self.failures, key=lambda value: float(value["time"]), default=None)
+
+
+def launch(nodes: int, processes: int, gpus: int, command: Sequence[str]) -> int:
+    """Run a pdmd command in nodes * processes processes; returns the exit status.
+
+    SIGTERM and SIGUSR1 are passed on to all of them and waited for, however long they save.
+
+    Raises:
+        UserError: the command, or the allocation, is not for this.
+        Stopped: the processes were told to stop, and have saved.
+    """
+    check_hardware({"nodes": nodes, "processes": processes, "gpus": gpus}, "launch")
+    if not command or command[0] not in PARALLEL:
+        given = command[0] if command else ""
+        raise UserError(f"launch: {given!r}: expected one of {', '.join(PARALLEL)}")
+    command = [*command, *(["--device", "cuda"] if gpus else [])]
+    if nodes * processes == 1:
+        os.execv(sys.executable, [sys.executable, "-m", "pdmd", *command])
+    program = agent_command(nodes, processes, command, os.environ)
+    account = Account()
+    with Listener() as told:
+        status = _run(program, told, account, through_srun=nodes > 1)
+        culprit = account.culprit()
+        if culprit is None and (account.stopped or told.received):
+            raise Stopped("")
+    if culprit is not None:
+        return _blame(culprit, nodes * processes)
+    print("".join(account.held) if status else "", end="", file=sys.stderr)
+    if status:
+        raise UserError(f"launch: exit status {status}: expected 0 of {' '.join(program[:2])} ...")
+    return 0
+
+
+def agent_command(
+    nodes: int, processes: int, command: Sequence[str], environment: Mapping[str, str]
+) -> list[str]:
+    """The command that starts an agent on every node.
+
+    Args:
+        environment: of this process, with Slurm's variables.
+    Raises:
+        UserError: more nodes than one, and no allocation of as many.
+    """
+    job, restarts = environment.get("SLURM_JOB_ID"), environment.get("SLURM_RESTART_COUNT", "0")
+    name = f"{job}-{restarts}" if job else uuid.uuid4().hex
+    agent = [sys.executable, "-m", "pdmd.agent"]
+    agent += [f"--nodes={nodes}", f"--processes={processes}", f"--id={name}"]
+    if nodes == 1:
+        return [*agent, "--endpoint=localhost:0", "--", *command]
+    held = environment.get("SLURM_JOB_NUM_NODES", "no")
+    if not job or held != str(nodes):
+        raise UserError(f"launch: --nodes: {nodes}: expected as many as Slurm gave: {held} nodes")
+    address = node_address(first_host(environment["SLURM_JOB_NODELIST"]))
+    endpoint = f"--endpoint={address}:{free_port(20000 + int(job) % 20000)}"
+    srun = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
+    srun += ["--cpu-bind=none", "--kill-on-bad-exit=1", "--export=ALL"]
+    return [*srun, *agent, endpoint, "--", *command]
+
+
+def first_host(nodes: str) -> str:
+    """The first of a list of nodes in Slurm's notation. Raises UserError."""
+    command = ["scontrol", "show", "hostnames", nodes]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UserError(f"launch: {' '.join(command)}: {error}: expected host names") from error
+    if not done.stdout.strip():
+        raise UserError(f"launch: {' '.join(command)}: {done.stderr.strip()}: expected host names")
+    return done.stdout.split()[0]
+
+
+def free_port(start: int) -> int:
+    """The first port from `start` on that nobody listens at here, where the first node is."""
+    for port in range(start, start + 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+            return port
+    raise UserError(f"launch: port {start}: expected a free one up to {start + 99}")
+
+
+def _dying_with_parent() -> Callable[[], None]:
+    """What has a child process sent SIGTERM when this one is killed."""
+    libc = ctypes.CDLL(None)
+    return lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _run(program: Sequence[str], told: Listener, account: Account, through_srun: bool) -> int:
+    """Run the agents to their end; returns their exit status.
+
+    They have a session of their own, so that what signals this session, a terminal or an executor,
+    reaches them by us alone: srun would answer SIGTERM by killing them.
+    """
+    process = subprocess.Popen(
+        program,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+        preexec_fn=_dying_with_parent(),
+    )
+    assert process.stderr is not None
+    reader = threading.Thread(target=account.read, args=(process.stderr,), daemon=True)
+    reader.start()
+    due = 0.0
+    try:
+        while True:
+            try:
+                status = process.wait(0.2)
+                break
+            except subprocess.TimeoutExpired:
+                if told.received and time.monotonic() >= due:
+                    process.send_signal(signal.SIGUSR1 if through_srun else told.received)
+                    due = time.monotonic() + AGAIN
+    finally:
+        if process.poll() is None:  # a Ctrl-C here
+            process.terminate()
+    reader.join(10)
+    return status
+
+
+def _blame(culprit: Mapping[str, Any], processes: int) -> int:
+    """Print what the first process to fail had to say; returns an exit status."""
+    rank, text, status = culprit["rank"], str(culprit["text"]).rstrip(), int(culprit["status"])
+    who = f"torchrun on host {culprit['host']}"
+    if rank is not None:
+        who = f"rank {rank} on host {culprit['host']}"
+    last = re.sub(r"^pdmd: ", "", text.splitlines()[-1])
+    print(f"{who} failed:\n{text}", file=sys.stderr)
+    print(f"pdmd: launch: {who}, of {processes} processes, failed: {last}", file=sys.stderr)
+    return status if status > 0 else 128 - status

@@ -1,0 +1,348 @@
+"""Training in several processes; the real ones are two that torchrun starts, over gloo."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from pdmd import stages
+from pdmd.distill import average_gradients, spread
+from pdmd.distributed import ALONE, World, join
+from pdmd.draws import Stream
+from pdmd.errors import UserError
+from pdmd.fit import FitRecipe, FitTrainer
+from pdmd.flow import RECTIFIED
+from pdmd.models.factory import build
+from pdmd.rollout import exit_steps
+from pdmd.storage import load_tensors, read_json, write_json
+
+SEEDS = [1, 2]
+JOBS = [
+    ("dmd1", 1),
+    ("dmd", 1),
+    ("dmd2", 1),
+    ("dmd2-one-exit", 1),
+    ("dmd2-normalised", 1),
+    ("phased2", 1),
+    ("phased2", 2),
+]
+# An uneven number of samples for each exit step, in each share: 17 of 34 over 4 steps.
+DIFF = {"methods": ["dmd2-normalised", "base", *dict(JOBS)], "distill": {"batch": 34}}
+DIFF["methods"] = list(dict.fromkeys(DIFF["methods"]))
+CLOCKS = {"seconds", "seconds_by_role", "peak_memory_mb"}
+
+# Trains the jobs of a list, each rank keeping its weights of all roles beside the results.
+SCRIPT = """
+import json, os, sys
+from pathlib import Path
+from pdmd import distributed, stages
+from pdmd.checkpoint import state_tensors
+from pdmd.storage import save_tensors
+
+jobs, out, averaging = json.loads(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "averaging"
+if not averaging:
+    distributed.World.average = lambda self, tensors: None
+with distributed.join() as world:
+    for path, phase in jobs:
+        config, trainers = json.loads(Path(path).read_text()), []
+        original = stages.PhaseTrainer.__init__
+        def keep(self, *arguments):
+            original(self, *arguments)
+            trainers.append(self)
+        stages.PhaseTrainer.__init__ = keep
+        stages.distill_phase(config, phase, [1, 2], world)
+        stages.PhaseTrainer.__init__ = original
+        name = f"{config['method']}-{phase}-rank{world.rank}.safetensors"
+        tensors = state_tensors(trainers[0].modules, trainers[0].optimizers)
+        save_tensors(out / name, tensors)
+"""
+
+
+def torchrun(*arguments, processes=2, **options):
+    """Start a command under torchrun, in this environment."""
+    program = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*program, "--nproc-per-node", str(processes), *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
+    return subprocess.Popen(command, env=environment, text=True, **options)
+
+
+def write_jobs(results, tiny, jobs, diff=DIFF):
+    """Write the configs of jobs; [(file, phase)]."""
+    parts, found = tiny(results, diff), []
+    for method, phase in jobs:
+        path = results / "jobs" / f"{method}.json"
+        write_json(path, parts[f"{method}/config/distill.json"])
+        found.append((str(path), phase))
+    return found
+
+
+def train_jobs(chain, folder, tiny, jobs, processes, averaging="averaging"):
+    """Train jobs in so many processes, from a copy of the chain's base and bank."""
+    results = folder / "results"
+    shutil.copytree(chain, results)
+    listed = json.dumps(write_jobs(results, tiny, jobs))
+    (folder / "job.py").write_text(SCRIPT)
+    process = torchrun(folder / "job.py", listed, folder, averaging, processes=processes)
+    assert process.wait() == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def single(chain, tiny, tmp_path_factory):
+    return train_jobs(chain, tmp_path_factory.mktemp("single"), tiny, JOBS, 1)
+
+
+@pytest.fixture(scope="module")
+def double(chain, tiny, tmp_path_factory):
+    return train_jobs(chain, tmp_path_factory.mktemp("double"), tiny, JOBS, 2)
+
+
+def relative(one, other):
+    """The largest difference of two weight files, over the size of the tensor it is in."""
+    return max(
+        float((one[name] - other[name]).abs().max() / one[name].abs().max().clamp_min(1e-6))
+        for name in one
+        if not name.startswith("optimizer")
+    )
+
+
+def weights(folder, method, phase, rank=0):
+    return load_tensors(folder / f"{method}-{phase}-rank{rank}.safetensors")
+
+
+def records(results, method, phase, seed=1):
+    path = results / f"mixture2d/{method}/seed{seed}/phase{phase}/stats.jsonl"
+    lines = path.read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in CLOCKS} for line in lines]
+
+
+# ---- two processes train what one trains
+
+
+@pytest.mark.parametrize(("method", "phase"), JOBS)
+def test_two_processes_end_in_the_weights_of_one(single, double, method, phase):
+    one, two = weights(single, method, phase), weights(double, method, phase)
+    assert relative(one, two) < 1e-5
+    other = weights(single, "dmd" if method == "dmd2" else "dmd2", 1)
+    assert relative(one, other) > 1e-2  # control: another method
+
+
+@pytest.mark.parametrize(("method", "phase"), JOBS)
+def test_all_processes_hold_the_same_bits(double, method, phase):
+    first, second = (weights(double, method, phase, rank) for rank in (0, 1))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(name.startswith("optimizer.fake/") for name in first)
+
+
+def test_without_averaging_each_process_goes_its_own_way(single, chain, tiny, tmp_path):
+    """The control of both: gradients of one share are not those of the batch."""
+    folder = train_jobs(chain, tmp_path, tiny, [("dmd2", 1)], 2, "none")
+    first, second = (weights(folder, "dmd2", 1, rank) for rank in (0, 1))
+    assert relative(first, second) > 1e-3
+    assert relative(weights(single, "dmd2", 1), first) > 1e-3
+
+
+@pytest.mark.parametrize(("method", "phase"), JOBS)
+def test_logged_values_are_the_whole_batchs(single, double, method, phase):
+    for seed in SEEDS:
+        one, two = (records(f / "results", method, phase, seed) for f in (single, double))
+        assert len(one) == len(two) > 3
+        for mine, its in zip(one, two, strict=True):
+            mine.pop("fake_lag"), its.pop("fake_lag")  # a small difference of two large losses
+            forwards = mine.pop("forward_equivalents_by_role")
+            assert its.pop("forward_equivalents_by_role") == pytest.approx(forwards)
+            assert its == pytest.approx(mine, rel=1e-4, abs=1e-5)
+
+
+def test_only_the_leading_process_writes_and_it_says_how_many_there_were(double):
+    found = read_json(double / "results/mixture2d/dmd2/seed1/phase1/metrics.json")
+    assert found["processes"] == 2
+    assert found["restarts"] == 0  # each start is counted once
+    assert not (double / "results/.state/mixture2d/dmd2").exists() or not list(
+        (double / "results/.state/mixture2d/dmd2").iterdir()
+    )
+
+
+# ---- a signal to one process stops all
+
+
+LONG = {"distill": {"updates": 500}, "save": {"checkpoint_every": 50, "snapshots": 4}}
+
+
+def start(results, tiny, **options):
+    ((path, phase),) = write_jobs(results, tiny, [("dmd2", 1)], LONG)
+    job = ["distill", "--config", path, "--phase", str(phase), "--seeds", "1", "2"]
+    return torchrun("-m", "pdmd", *job, **options)
+
+
+def children(pid):
+    """The child processes of a process, oldest first."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            found.append(int(path.parent.name))
+    return sorted(found)
+
+
+def rank_of(pid):
+    """A worker's rank, as torchrun told it."""
+    pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return int(dict(pair.split(b"=", 1) for pair in pairs if pair)[b"RANK"])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(chain, tiny, tmp_path_factory):
+    results = Path(shutil.copytree(chain, tmp_path_factory.mktemp("long") / "results"))
+    assert start(results, tiny).wait() == 0
+    return results
+
+
+def expert(results, seed):
+    return load_tensors(results / f"mixture2d/dmd2/seed{seed}/phase1/expert.safetensors")
+
+
+@pytest.fixture(params=[0, 1])
+def told(request, copied, tiny):
+    """Results, step and stderr of a job of two, one of which was told to stop."""
+    process = start(copied, tiny, stderr=subprocess.PIPE)
+    state = copied / ".state/mixture2d/dmd2/phase1-seed1-2"
+    while not list(state.glob("step-*")):
+        assert process.poll() is None, "ended too soon"
+        time.sleep(0.01)
+    assert read_json(state / "progress.json")["launched"] == 2
+    time.sleep(random.uniform(0, 0.3))
+    (worker,) = (pid for pid in children(process.pid) if rank_of(pid) == request.param)
+    os.kill(worker, signal.SIGTERM)
+    _, errors = process.communicate()
+    assert process.returncode != 0
+    done = max(int(path.name.removeprefix("step-")) for path in state.glob("step-*"))
+    return copied, done, errors
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_saves_once_and_stops_all(told, undisturbed, tiny):
+    results, done, errors = told
+    lines = [line for line in errors.splitlines() if "told to stop" in line]
+    assert lines == [
+        f"pdmd: mixture2d dmd2 phase 1: told to stop (SIGTERM): saved after update {done} of 500;"
+        " start again to go on"
+    ]
+    assert "exitcode  : 143" in errors
+    assert "exitcode  : -9" not in errors  # nobody had to be killed
+    assert start(results, tiny).wait() == 0
+    for seed in SEEDS:
+        mine, its = expert(results, seed), expert(undisturbed, seed)
+        assert all(torch.equal(mine[name], its[name]) for name in mine)
+        assert records(results, "dmd2", 1, seed) == records(undisturbed, "dmd2", 1, seed)
+    other = expert(undisturbed, 2)  # control: another seed
+    assert not any(torch.equal(expert(results, 1)[name], other[name]) for name in other)
+
+
+def test_one_process_goes_on_from_what_two_have_saved(chain, copied, tiny, single):
+    """The number of processes may change between restarts."""
+    ((path, _),) = write_jobs(copied, tiny, [("dmd2", 1)])
+    config = read_json(Path(path))
+    script = copied / "stop.py"
+    script.write_text(
+        "import json, os, signal, sys\n"
+        "from pdmd import cli\n"
+        "from pdmd.distill import PhaseTrainer\n"
+        "original = PhaseTrainer.update\n"
+        "def update(self, step):\n"
+        "    if step == 17 and self.world.rank == 1:\n"
+        "        os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "    return original(self, step)\n"
+        "PhaseTrainer.update = update\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    job = ["distill", "--config", path, "--phase", "1", "--seeds", "1", "2"]
+    assert torchrun(script, *job, stderr=subprocess.DEVNULL).wait() != 0
+    state = copied / ".state/mixture2d/dmd2/phase1-seed1-2"
+    assert (state / "step-00000018").exists()
+    stages.distill_phase(config, 1, SEEDS)
+    for seed in SEEDS:
+        mine = expert(copied, seed)
+        path = single / f"results/mixture2d/dmd2/seed{seed}/phase1/expert.safetensors"
+        assert relative(load_tensors(path), mine) < 1e-5
+
+
+# ---- shares
+
+
+@pytest.mark.parametrize("draw", ["normal", "uniform", "integers"])
+def test_shares_are_parts_of_the_batch_that_one_process_draws(draw):
+    def rows(world):
+        stream = Stream(SEEDS, 3, "fake0", world.device, world.samples)
+        return {
+            "normal": lambda: stream.normal(6, (2,)),
+            "uniform": lambda: stream.uniform(6),
+            "integers": lambda: stream.integers(6, 100),
+        }[draw]()
+
+    whole = rows(ALONE)
+    shares = [rows(World(rank, 3)) for rank in range(3)]
+    for rank, share in enumerate(shares):
+        assert torch.equal(share, World(rank, 3).share(whole, len(SEEDS)))
+    assert sum(len(share) for share in shares) == len(whole)
+    assert torch.cat(shares).unique(dim=0).shape == whole.unique(dim=0).shape
+
+
+def test_every_share_has_its_part_of_every_exit_step(tiny, chain):
+    stage = stages.Stage(tiny(chain)["dmd2/config/distill.json"])
+    whole = exit_steps(stage.phases[0], 32, 2)
+    for rank in range(2):
+        share = World(rank, 2).share(whole, 2)
+        assert share.bincount().tolist() == [8] * 4
+        assert share.tolist() == sorted(share.tolist())  # cheapest so
+    assert whole[:32].bincount().tolist() == [16] * 2  # control: halves as they lie
+
+
+def test_one_process_shares_nothing_out():
+    x = torch.randn(6, 3)
+    assert torch.equal(ALONE.share(x, 2), x)
+    assert ALONE.mean(x) is x
+    assert ALONE.agree(5) == 5
+    loss = x.sum(0)
+    assert torch.equal(average_gradients(ALONE, [], loss), loss)
+    mean, deviation = spread(ALONE, x.view(3, 2, 3))
+    assert torch.equal(mean, x.view(3, 2, 3).mean((0, 2)))
+    assert deviation[0] == pytest.approx(float(x[0::2].std()))
+
+
+def test_a_batch_without_equal_shares_is_refused(tiny):
+    recipe = FitRecipe(updates=2, batch=64, lr=1e-3, ema=0.9, time="uniform")
+    model = build({"kind": "mlp", "width": 8, "depth": 1}, 2, None, 1, 0)
+    with pytest.raises(UserError) as caught:
+        FitTrainer(RECTIFIED, recipe, model, None, [0], None, World(1, 3))
+    assert str(caught.value) == "batch: 64: expected a multiple of the 3 processes"
+    FitTrainer(RECTIFIED, recipe, model, None, [0], None, World(1, 4))  # control
+
+
+def test_without_torchrun_there_is_one_process(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    with join() as world:
+        assert world == ALONE
+        assert world.leads
+    assert not World(1, 2).leads
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_missing_gpu_is_one_line():
+    with (
+        pytest.raises(UserError, match="--device: cuda: expected a GPU for each process"),
+        join("cuda"),
+    ):
+        pass
