@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from lab import PHASE, WORKFLOW, Lab, same
+import torch
+from lab import PHASE, Lab, same
 from safetensors.torch import load_file
 
 from pdmd import stages
@@ -42,11 +43,15 @@ def base(tmp_path_factory, tiny):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, base):
     """The same job outside of SLURM and Snakemake, at full speed."""
-    folder = tmp_path_factory.mktemp("undisturbed")
+    return train_undisturbed(tmp_path_factory.mktemp("undisturbed"), base)
+
+
+def train_undisturbed(folder, base, *launch):
+    """Train in a folder of its own, without SLURM and Snakemake."""
     shutil.copytree(base, folder / "results")
-    command = [sys.executable, WORKFLOW / "train.py", "0", "distill", "--phase", "2"]
+    command = [sys.executable, "-m", "pdmd", *launch, "distill", "--phase", "2"]
     command += ["--config", "results/mixture2d/phased2/config/distill.json", "--seeds", "1", "2"]
-    subprocess.run(command, cwd=folder, check=True)
+    subprocess.run(command, cwd=folder, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     return folder
 
 
@@ -298,6 +303,70 @@ def test_a_job_that_prints_100_mb(lab, command, status):
     assert len(lab.output()) < 20_000
     assert ("the last line" in lab.output()) == bool(status)
     lab.settled_queue()
+
+
+# ---- two nodes with two processes each
+
+TWO_BY_TWO = {"nodes": 2, "gpu": 2, "launch": "'launch --nodes 2 --processes 2 --'"}
+
+
+@pytest.fixture(scope="module")
+def undisturbed4(tmp_path_factory, base):
+    """The same in four processes of this machine."""
+    launch = ["launch", "--nodes", "1", "--processes", "4", "--"]
+    return train_undisturbed(tmp_path_factory.mktemp("undisturbed4"), base, *launch)
+
+
+def test_four_processes_differ_from_one_in_their_roundings_only(undisturbed, undisturbed4):
+    """The control: comparing with the wrong one of the two would be seen."""
+    one, four = (
+        load_file(folder / PHASE.format(seed=1) / "expert.safetensors")
+        for folder in (undisturbed, undisturbed4)
+    )
+    assert not same(one, four)
+    assert all(torch.allclose(one[name], four[name], atol=1e-4) for name in one)
+
+
+def test_two_nodes_with_two_processes_each(lab, undisturbed4):
+    lab.start(config={**TWO_BY_TWO, "pace": 0.02})
+    assert lab.end() == 0, lab.output()
+    lab.check(undisturbed4)
+
+
+@pytest.mark.slow_slurm
+def test_a_job_on_two_nodes_is_requeued_and_goes_on(lab, undisturbed4):
+    lab.start(config=TWO_BY_TWO)
+    lab.wait_steps(15)
+    lab.cluster.run("scontrol", "requeue", lab.job())
+    assert lab.end() == 0, lab.output()
+    lab.check(undisturbed4, repeated=CHECKPOINT)
+    assert lab.submissions() == 1
+
+
+@pytest.mark.slow_slurm
+def test_a_job_on_two_nodes_at_its_walltime(lab, undisturbed4):
+    lab.start(config={**TWO_BY_TWO, "runtime": 1, "pace": 0.5}, signal_delay=45)
+    assert lab.end(180) == 0, lab.output()
+    lab.check(undisturbed4)
+    assert lab.submissions() == 1
+
+
+@pytest.mark.slow_slurm
+@pytest.mark.parametrize("last", [False, True])
+def test_a_job_on_two_nodes_loses_one(cluster, tmp_path, base, undisturbed4, last):
+    """The node of the batch script, or the other; a third one takes its place."""
+    lab = Lab(cluster, tmp_path / "lab", base)
+    try:
+        lab.start(config={**TWO_BY_TWO, "retries": 2})
+        lab.wait_steps(15)
+        (row,) = [row for row in cluster.queue() if row["name"] == "train"]
+        cluster.kill_node(sorted(cluster.nodes)[-1 if last else 0])
+        cluster.wait(lambda: cluster.state(row["id"]) != "RUNNING", 60, "the end of the first try")
+        cluster.revive_node(sorted(cluster.nodes)[-1 if last else 0])
+        assert lab.end(180) == 0, lab.output()
+        lab.check(undisturbed4, repeated=CHECKPOINT)
+    finally:
+        lab.kill()
 
 
 def test_a_reason_that_will_not_pass_is_named_within_a_minute(lab):
