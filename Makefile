@@ -6,13 +6,13 @@ SHELL := bash
 .ONESHELL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test ablations record minute lint format lock clean
+.PHONY: help setup demo test test-slurm ablations record minute lint format lock clean
 
 ACTIVATE := export PATH="$(CURDIR)/.venv/bin:$$PATH"
 INSTALL := .venv/bin/python -m pip install -q -q --no-input --disable-pip-version-check
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .venv/.ready ## make .venv from requirements.lock (about 2.5 minutes, once)
 	@:
@@ -23,7 +23,11 @@ demo: .venv/.ready ## see Phased DMD beside plain DMD
 
 test: .venv/.ready ## run the tests
 	@$(ACTIVATE)
-	.venv/bin/python -m pytest --cov=pdmd --cov-report=term:skip-covered
+	.venv/bin/python -m pytest --cov=pdmd --cov=snakemake_executor_plugin_submitit --cov-report=term:skip-covered
+
+test-slurm: .venv/.ready ## run every test on a SLURM of its own, the slow ones too (as root)
+	@$(ACTIVATE)
+	PDMD_REQUIRE_SLURM=1 PDMD_SLOW_SLURM=1 .venv/bin/python -m pytest tests/slurm --durations=10
 
 ablations: .venv/.ready ## run what the demo leaves out: bank on and off, exits, gradient
 	@$(ACTIVATE)
@@ -40,7 +44,7 @@ lint: .venv/.ready ## check style, types and the workflow
 	@$(ACTIVATE)
 	ruff check .
 	ruff format --check .
-	mypy pdmd
+	mypy
 	snakefmt --check Snakefile rules
 	python tests/lint_snakemake.py
 

@@ -91,7 +91,7 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "stats.jsonl"
         self.records: list[dict[str, Any]] = []
-        self.started = time.time()
+        self.started, self.first = time.time(), -1
 
     def rewind(self, step: int) -> None:
         """Forget what was logged after `step`, a torn last line included."""
@@ -116,7 +116,9 @@ class Journal:
     def progress(self, step: int) -> None:
         """Tell watchers how far the job is."""
         value = {"label": self.label, "step": step, "updates": self.updates, "pid": os.getpid()}
-        value |= {"started": self.started, "now": time.time()}
+        if self.first < 0:
+            self.first = step
+        value |= {"started": self.started, "first": self.first, "now": time.time()}
         value |= {"host": socket.gethostname(), "slurm_job": slurm_job()}
         if self.processes > 1:
             value["launched"] = self.processes

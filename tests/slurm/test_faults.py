@@ -78,7 +78,7 @@ def test_without_a_fault(lab, undisturbed):
     assert lab.submissions() == 1
 
 
-@pytest.mark.parametrize("resumable", [0, 1])
+@pytest.mark.parametrize("resumable", [1, pytest.param(0, marks=pytest.mark.slow_slurm)])
 def test_scancel_fails_the_job_and_a_new_start_goes_on(lab, undisturbed, resumable):
     lab.start(config={"resumable": resumable})
     lab.wait_steps(15)
@@ -178,6 +178,7 @@ def test_driver_killed_and_the_job_ends_before_the_next_one(lab, undisturbed):
     assert lab.submissions("sums") == 1
 
 
+@pytest.mark.slow_slurm
 def test_driver_killed_and_the_job_changed_since(lab, undisturbed):
     """A job that does another thing than it should now is cancelled before its place is taken."""
     lab.start()
@@ -225,11 +226,11 @@ def stand_in(lab, error, fails):
 
 def test_sbatch_fails_for_a_while(lab, undisturbed):
     message = "Batch job submission failed: Socket timed out on send/recv operation"
-    stand_in(lab, message, fails=2)
+    stand_in(lab, message, fails=1)
     lab.start(config={"pace": 0.02})
     assert lab.end() == 0, lab.output()
     lab.check(undisturbed)
-    assert lab.output().count(f"submission failed ({message})") == 2
+    assert lab.output().count(f"submission failed ({message})") == 1
     assert lab.submissions() == 1
 
 

@@ -162,7 +162,9 @@ class Executor(RemoteExecutor):
         end = time.time() + TICK
         while time.time() < end and not self._news.is_set():
             await asyncio.sleep(0.02)
-        self._news.clear()
+        while self._news.is_set():  # more may become ready together with the first
+            self._news.clear()
+            await asyncio.sleep(0.05)
 
     async def check_active_jobs(
         self, active_jobs: list[SubmittedJobInfo]
@@ -348,7 +350,7 @@ class Executor(RemoteExecutor):
             if result and result[0]:
                 self._end(task, Verdict(True))
         rest = [task for task in tasks if id(task.info) in self._out]
-        hurry = any(results[id(task)] for task in rest)
+        hurry = any(results[id(task)] or task.since for task in rest)
         if not rest or not self._ask(rest, hurry):
             return
         now = time.time()
