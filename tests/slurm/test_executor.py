@@ -22,6 +22,7 @@ rule one:
 """
 
 
+@pytest.mark.slow_slurm
 class TestSnakemakesOwn(TestWorkflowsLocalStorageBase):
     """A simple workflow, and one with groups."""
 
@@ -121,14 +122,8 @@ def measured(lab, count, **settings):
     return max(times) - min(times), cpu / count
 
 
-def test_the_driver_takes_little_time_for_a_job(many):
-    submission, cpu = measured(many, 30, arrays=True)
-    assert submission < 5
-    assert cpu < 0.3
-
-
 @pytest.mark.slow_slurm
-def test_200_jobs_are_submitted_within_5_seconds(many):
+def test_200_jobs_are_submitted_within_5_seconds_and_cost_the_driver_little(many):
     submission, cpu = measured(many, 200, arrays=True)
     assert submission < 5
     assert cpu < 0.3

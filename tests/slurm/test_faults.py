@@ -100,8 +100,8 @@ def test_scancel_fails_the_job_and_a_new_start_goes_on(lab, undisturbed, resumab
 
 def test_at_its_walltime_a_resumable_job_saves_and_goes_on_under_its_id(lab, undisturbed):
     """Slurm counts minutes, hence a walltime of one and a signal at its very beginning."""
-    lab.start(config={"runtime": 1, "pace": 0.5}, signal_delay=50)
-    lab.wait_steps(3)
+    lab.start(config={"runtime": 1, "pace": 0.25}, signal_delay=50)
+    lab.wait_steps(1)
     job = lab.job()
     assert lab.end(120) == 0, lab.output()
     lab.check(undisturbed)
@@ -133,7 +133,7 @@ def test_preemption_by_a_partition_of_higher_priority(lab, undisturbed):
     lab.start()
     lab.wait_steps(15)
     job = lab.job()
-    urgent = lab.cluster.submit("sleep 3", "-p", "urgent", "-N2", "--exclusive")
+    urgent = lab.cluster.submit("sleep 1", "-p", "urgent", "-N2", "--exclusive")
     lab.cluster.wait(lambda: lab.cluster.state(urgent) == "RUNNING", 40, "the urgent job")
     assert lab.cluster.state(job) == "PENDING"
     assert lab.end() == 0, lab.output()
