@@ -103,16 +103,19 @@ NOISE = re.compile(
     r"Assuming unrestricted shared|Execute \d+ jobs|Shutting down, this might|"
     r"Exiting because a job|Complete log|At least one job did not|Storing output|"
     r"Removing output files of failed|Elapsed time: |Will exit after finishing|"
-    r"Traceback \(most recent call last\):$|  File \".*(submitit|snakemake_executor_plugin).*|"
-    r"    (submitit_main|process_job|result = delayed|self\._result = self|raise (JobF|e))|"
     r"snakemake_executor_plugin_submitit\.runner\.JobFailed|\s*$"
 )
 
 
 def before_account(lines: list[str]) -> list[str]:
-    """Lines up to where the Snakemake in the job says, once more, which command has failed."""
-    starts = [i for i, line in enumerate(lines) if line.startswith("RuleException:")]
-    return lines[: starts[-1]] if starts else lines
+    """Lines up to where Snakemake and submitit say, once more, which command has failed."""
+    for i, line in enumerate(lines):
+        if line.startswith("RuleException:"):
+            return lines[:i]
+        if re.match(r"  File .*submitit/core/_submit", line):
+            starts = [k for k in range(i) if lines[k].startswith("Traceback ")]
+            return lines[: starts[-1] if starts else i]
+    return lines
 
 
 def read_end(path: Path, size: int = 1 << 14) -> list[str]:
