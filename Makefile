@@ -23,7 +23,7 @@ demo: .venv/.ready ## see Phased DMD beside plain DMD
 
 test: .venv/.ready ## run the tests
 	@$(ACTIVATE)
-	.venv/bin/python -m pytest --cov=pdmd --cov=snakemake_executor_plugin_submitit --cov-report=term:skip-covered
+	.venv/bin/python -m pytest -rs --cov=pdmd --cov=snakemake_executor_plugin_submitit --cov-report=term:skip-covered
 
 test-slurm: .venv/.ready ## run every test on a SLURM of its own, the slow ones too (as root)
 	@$(ACTIVATE)
