@@ -119,6 +119,7 @@ def test_at_its_walltime_any_job_is_retried_with_more(lab, undisturbed):
     assert lab.submissions() == 2
 
 
+@pytest.mark.slow_slurm
 def test_scontrol_requeue(lab, undisturbed):
     lab.start()
     lab.wait_steps(15)
