@@ -6,7 +6,6 @@ not depend on the number of processes beyond the order in which floats are added
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pdmd.errors import PeerLost, UserError
+from pdmd.stop import dying_with_parent
 
 TIMEOUT = timedelta(minutes=30)  # for a process that waits for another, as for rank 0's outputs
 CPU = torch.device("cpu")
@@ -112,7 +112,7 @@ def join(device: str = "cpu") -> Iterator[World]:
     if size == 1:
         yield world
         return
-    _end_with_parent()
+    dying_with_parent(signal.SIGKILL)()  # the agent that started it
     dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield world
@@ -131,9 +131,3 @@ def _device(name: str, local_rank: int) -> torch.device:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what makes matmuls repeatable
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
-
-
-def _end_with_parent() -> None:
-    """Have Linux end this process when the agent that started it is killed."""
-    PR_SET_PDEATHSIG = 1
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

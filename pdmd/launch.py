@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import re
@@ -13,17 +12,16 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
 from pdmd.agent import MARK, node_address
 from pdmd.errors import UserError
-from pdmd.stop import Listener, Stopped
+from pdmd.stop import Listener, Stopped, dying_with_parent
 
 PARALLEL = ("fit", "distill")  # the commands that share their work out
 AGAIN = 10.0  # seconds after which a stop signal is passed on again: it may have come too early
-PR_SET_PDEATHSIG = 1
 SLURM_SAYS = re.compile(r"srun: |slurmstepd(-\S+)?: ")  # how Slurm's own lines begin
 
 
@@ -168,12 +166,6 @@ def free_port(start: int) -> int:
     raise UserError(f"launch: port {start}: expected a free one up to {start + 99}")
 
 
-def _dying_with_parent() -> Callable[[], None]:
-    """What has a child process sent SIGTERM when this one is killed."""
-    libc = ctypes.CDLL(None)
-    return lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
 def _run(program: Sequence[str], told: Listener, account: Account, through_srun: bool) -> int:
     """Run the agents to their end; returns their exit status.
 
@@ -186,7 +178,7 @@ def _run(program: Sequence[str], told: Listener, account: Account, through_srun:
         text=True,
         errors="replace",
         start_new_session=True,
-        preexec_fn=_dying_with_parent(),
+        preexec_fn=dying_with_parent(signal.SIGTERM),
     )
     assert process.stderr is not None
     reader = threading.Thread(target=account.read, args=(process.stderr,), daemon=True)

@@ -17,6 +17,7 @@ from pdmd.work import fit_work, network_size, phase_work
 # Rows times weights a second of one thread; the demo's jobs reach 2.5e10 to 8e10 on two cores.
 SPEED = 1e10
 START_MINUTES = 10  # Python, torch, a cold file system
+LIGHT_MINUTES, LIGHT_MB = 20, 3000  # of jobs that draw, score or plot
 START_MB = 1500  # the demo's jobs stay under 1,000 with torch loaded
 STEP_MINUTES, STEP_MB = 10, 500  # rounded up to these: jobs that ask for the same share an array
 COPIES = 12  # of the weights, in float32: three roles, two with gradients and Adam's moments
@@ -40,11 +41,11 @@ def training_mb(run: Config, runs: int, batch: int, attempt: int = 1) -> int:
     return 2 ** (attempt - 1) * STEP_MB * steps
 
 
-def light(minutes_more: int = 10, megabytes: int = 3000) -> Request:
+def light() -> Request:
     """Jobs that draw, score or plot: one node and no GPU."""
     return {
-        "runtime": lambda wildcards, attempt: 2 ** (attempt - 1) * (START_MINUTES + minutes_more),
-        "mem_mb": lambda wildcards, attempt: 2 ** (attempt - 1) * megabytes,
+        "runtime": lambda wildcards, attempt: 2 ** (attempt - 1) * LIGHT_MINUTES,
+        "mem_mb": lambda wildcards, attempt: 2 ** (attempt - 1) * LIGHT_MB,
     }
 
 

@@ -96,7 +96,7 @@ def work_done(jobs: list[Job], now: list[dict[str, Any]]) -> float:
 
 
 def describe(value: dict[str, Any]) -> str:
-    """One running job in one line: label, updates, losses, time left."""
+    """One running job in one line: label, updates, losses, updates a second."""
     line = f"{value['label']:<38} {value['step']:>6}/{value['updates']} updates"
     spent, step = value["now"] - value["started"], value["step"] - value.get("first", 0)
     record = value["record"] or {}

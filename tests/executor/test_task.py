@@ -7,7 +7,7 @@ import pytest
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 
 from snakemake_executor_plugin_submitit.resources import Request
-from snakemake_executor_plugin_submitit.runner import SnakemakeJob, earlier_result
+from snakemake_executor_plugin_submitit.runner import SnakemakeJob, read_result
 from snakemake_executor_plugin_submitit.task import Task, read_end
 
 ERR = """Building DAG of jobs...
@@ -68,13 +68,13 @@ def test_a_result_counts_when_it_is_whole(task):
     assert task.result() == (False, "exit status 3")
 
 
-def test_only_an_earlier_success_is_taken_over(tmp_path):
+def test_what_submitit_left_is_read_as_it_is(tmp_path):
     path = tmp_path / "result"
-    assert earlier_result(path) is None
+    assert read_result(path) is None
     path.write_bytes(pickle.dumps(("error", "trace")))
-    assert earlier_result(path) is None
+    assert read_result(path) == ("error", "trace")
     path.write_bytes(pickle.dumps(("success", {"restarts": 1})))
-    assert earlier_result(path) == {"restarts": 1}
+    assert read_result(path) == ("success", {"restarts": 1})
 
 
 def test_the_ledger_names_the_job(task):

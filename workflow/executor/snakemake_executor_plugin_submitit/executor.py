@@ -12,7 +12,6 @@ import fcntl
 import os
 import shlex
 import socket
-import subprocess
 import threading
 import time
 import traceback
@@ -28,13 +27,13 @@ from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 
 from snakemake_executor_plugin_submitit.local import Debug, Local
 from snakemake_executor_plugin_submitit.notes import Notes, fingerprint_of, key_of, prune
+from snakemake_executor_plugin_submitit.predecessor import Predecessor
 from snakemake_executor_plugin_submitit.resources import Request
 from snakemake_executor_plugin_submitit.runner import SnakemakeJob
 from snakemake_executor_plugin_submitit.slurm import NotSubmitted, Slurm
 from snakemake_executor_plugin_submitit.task import State, Task
-from snakemake_executor_plugin_submitit.verdict import LIVE, LOST, PASSING, Verdict, hint, judge
+from snakemake_executor_plugin_submitit.verdict import LIVE, PASSING, Verdict, hint, judge
 
-STARTED = time.time()  # imported before the DAG is built
 TICK = 0.5  # seconds between two looks at the result files
 NAMED_AFTER = 10.0  # seconds in which a reason to wait may pass
 FIRST_PAUSE = 5.0  # seconds until a failed sbatch is tried again, doubled each time
@@ -52,6 +51,7 @@ class Executor(RemoteExecutor):
         self._out: dict[int, Task] = {}  # all that have not ended, whatever Snakemake holds
         self._sent = 0
         self._stopping = False
+        self._said = ""  # the last unexpected exception, not to be told at every tick
         self._next_look = self._looked = self._next_try = self._failing_since = 0.0
         self._pause = FIRST_PAUSE
         super().__init__(workflow, logger)
@@ -75,6 +75,7 @@ class Executor(RemoteExecutor):
         prune(self.root, settings.keep_days, {note["folder"] for note in self.notes.found.values()})
         self.cluster = self._find_cluster()
         self._gap = float(settings.poll)
+        self.predecessor = Predecessor(self.notes, self.cluster, self.logger, self._gap)
 
     def _lock_folder(self) -> None:
         """Refuse a second driver; the kernel lets go of the lock however this one ends."""
@@ -177,8 +178,9 @@ class Executor(RemoteExecutor):
                 [task for task in tasks if task.id is not None and id(task.info) in self._out]
             )
         except Exception:
-            self.logger.error(f"submitit executor: {traceback.format_exc()}")
-            time.sleep(TICK)
+            said, self._said = self._said, traceback.format_exc()
+            if said != self._said:
+                self.logger.error(f"submitit executor: {self._said}")
         for task in tasks:
             if id(task.info) in self._out:
                 yield task.info
@@ -195,17 +197,14 @@ class Executor(RemoteExecutor):
                     ids.update(found)
             self.cluster.cancel(ids)
             for task in tasks:
-                self._note_end(task, "cancelled")
+                if not self.predecessor.holds(task):
+                    self._note_end(task, "cancelled")
         self.shutdown()
 
     def shutdown(self) -> None:
-        """Forget jobs of earlier drivers that have ended, and that this one had no need of."""
-        with contextlib.suppress(OSError, subprocess.SubprocessError):
-            ids = {note["id"]: key for key, note in self.notes.found.items() if note["id"]}
-            states = self.cluster.states(ids) if ids else None
-            for job_id, key in ids.items():
-                if states is not None and (job_id not in states or states[job_id].name not in LIVE):
-                    self.notes.drop(key)
+        """End the waiting thread; leave no notes of jobs that have ended."""
+        with contextlib.suppress(OSError):
+            self.predecessor.forget_ended()
         super().shutdown()
 
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
@@ -219,11 +218,11 @@ class Executor(RemoteExecutor):
         with self._submitting:
             if self._stopping or not tasks:
                 return
-            tasks = [task for task in tasks if not self._attach(task)]
+            self.predecessor.settle(tasks)
             if time.time() < self._next_try:
                 return
-            ready = self.cluster.free([task for task in tasks if not task.blockers])
-            for batch in self.cluster.batches(ready):
+            new = [t for t in tasks if t.id is None and not self.predecessor.holds(t)]
+            for batch in self.cluster.batches(self.cluster.free(new)):
                 if not self._submit(batch):
                     return
 
@@ -271,74 +270,6 @@ class Executor(RemoteExecutor):
         if lost:
             self.cluster.cancel([name for names in lost.values() for name in names])
         return False
-
-    def _attach(self, task: Task) -> bool:
-        """Take over a job that an earlier driver submitted, or see to it that it ends."""
-        note = self.notes.found.get(task.key)
-        if task.blockers:
-            self._unblock(task)
-            return False
-        if note is None:
-            return False
-        ids = self._ids_of(note)
-        if ids is None:
-            task.blockers = ["?"]  # the queue does not answer: it may be there
-            return False
-        self.notes.found.pop(task.key)
-        for job_id in ids:
-            states = self.cluster.states([job_id])
-            if states is None:
-                self.notes.found[task.key], task.blockers = note, ["?"]
-                return False
-            state = states.get(job_id)
-            known = state is not None and state.name in LIVE | LOST
-            if self._take(task, note, job_id, known):
-                return True
-            if known:
-                self.cluster.cancel([job_id])
-                task.blockers.append(job_id)
-                self.logger.info(f"{task.rule}: cancelled job {job_id}, which did another thing")
-        return False
-
-    def _ids_of(self, note: dict[str, Any]) -> list[str] | None:
-        """Ids under which a noted job may be known. None: the queue does not answer."""
-        if note["id"]:
-            return [note["id"]]
-        found = self.cluster.named([note["token"]])
-        if found is None:
-            return None
-        ids = sorted({name.partition("_")[0] for name in found.get(note["token"], [])})
-        return ids if note["index"] is None else [f"{name}_{note['index']}" for name in ids]
-
-    def _take(self, task: Task, note: dict[str, Any], job_id: str, known: bool) -> bool:
-        """Attach to a job that does what the task does, and can still tell of it."""
-        mine, folder = task.folder, Path(note["folder"])
-        task.folder = folder
-        task.adopt(job_id)
-        result = task.path("0_result.pkl")
-        # A success from before this driver's start is in the DAG already: this is another run.
-        fresh = result.exists() and result.stat().st_mtime > STARTED and task.result() == (True, "")
-        whole = known and task.path("submitted.pkl").exists()
-        if note["fingerprint"] != task.fingerprint or not (whole or fresh):
-            task.folder, task.id, task.info.external_jobid = mine, None, None
-            return False
-        task.token, task.index, task.gpus = note["token"], note["index"], tuple(note["gpus"])
-        if isinstance(self.cluster, Local):
-            self.cluster.adopt(task)
-        self.logger.info(f"{task.rule}: attached to job {job_id} of an earlier run")
-        return True
-
-    def _unblock(self, task: Task) -> None:
-        """Look whether what stands in a task's way has gone."""
-        if time.time() < self._next_look:
-            return
-        self._next_look = time.time() + self._gap
-        if task.blockers == ["?"]:
-            task.blockers = []
-            return
-        states = self.cluster.states(task.blockers)
-        if states is not None:
-            task.blockers = [name for name, state in states.items() if state.name in LIVE]
 
     # -- watching -------------------------------------------------------------------------------
 
@@ -413,16 +344,13 @@ class Executor(RemoteExecutor):
             task.clear()
             self.report_job_success(task.info)
             return
+        message = verdict.why
         if task.id:
             self.cluster.cancel([task.id])
-        node = f" on {task.state.node}" if task.state and task.state.node else ""
-        message = f"{self.cluster.name} job {task.id}{node}: {verdict.why}"
-        if task.id:
-            lines = task.tail()
-            message += "".join(f"\n    {line}" for line in lines)
+            node = f" on {task.state.node}" if task.state and task.state.node else ""
+            message = f"{self.cluster.name} job {task.id}{node}: {verdict.why}"
+            message += "".join(f"\n    {line}" for line in task.tail())
             message += "\nstdout: {}\nstderr: {}".format(*task.logs)
-        else:
-            message = verdict.why
         self._note_end(task, verdict.why)
         self.report_job_error(task.info, msg=message + "\n")
 

@@ -47,6 +47,7 @@ class Local:
         self.cores = len(os.sched_getaffinity(0))
         self.gpus = visible_gpus(settings.gpus)
         self._running: dict[str, Task] = {}
+        self._handles: list[Any] = []  # kept unread: a process id is not given out again meanwhile
 
     def free(self, tasks: Sequence[Task]) -> list[Task]:
         """The tasks whose cores and GPUs are free now, first come first served."""
@@ -94,8 +95,9 @@ class Local:
             signal_delay_s=self.settings.signal_delay if request.resumable else 0,
             setup=self.settings.setup.splitlines() if self.settings.setup else (),
         )
-        task.handle = executor.submit(task.call)
-        task.adopt(str(task.handle.job_id))
+        handle = executor.submit(task.call)
+        self._handles.append(handle)
+        task.adopt(str(handle.job_id))
         self._running[str(task.id)] = task
 
     def adopt(self, task: Task) -> None:

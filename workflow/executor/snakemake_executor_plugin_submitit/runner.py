@@ -23,13 +23,13 @@ class JobFailed(RuntimeError):
     """The command failed; the message is all there is to say."""
 
 
-def earlier_result(path: Path) -> Any:
-    """The value of a success that this very job already left, None without one."""
+def read_result(path: Path) -> tuple[str, Any] | None:
+    """What submitit wrote at a job's end: ("success", value) or ("error", traceback)."""
     try:
         outcome, value = pickle.loads(path.read_bytes())
     except (OSError, EOFError, pickle.UnpicklingError):
         return None
-    return value if outcome == "success" else None
+    return outcome, value
 
 
 def copy_stream(source: IO[bytes], target: int) -> None:
@@ -109,9 +109,9 @@ class SnakemakeJob:
     def __call__(self) -> dict[str, Any]:
         """Run the command. Raises JobFailed with its exit status."""
         result = self._result_path()
-        value = earlier_result(result) if result else None
-        if value is not None:  # the node was lost after the work was done
-            return dict(value)
+        earlier = read_result(result) if result else None
+        if earlier and earlier[0] == "success":  # the node was lost after the work was done
+            return dict(earlier[1])
         if result:
             result.unlink(missing_ok=True)
         requeue = self._take_signals()

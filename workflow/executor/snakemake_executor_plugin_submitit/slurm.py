@@ -109,8 +109,9 @@ class Slurm:
     def states(self, ids: Iterable[str]) -> dict[str, State] | None:
         """What the queue says of jobs; ids that it does not know are left out. None: no answer."""
         wanted = set(ids)
-        jobs = ",".join(sorted({name.partition("_")[0] for name in wanted}))
-        text = _ask("squeue", "--states=all", "--format=%i|%T|%r|%N", "--jobs", jobs)
+        if not wanted:
+            return {}
+        text = _ask("squeue", "--states=all", "--format=%i|%T|%r|%N", "--jobs", _jobs(wanted))
         if text is None:
             return None
         rows = [line.strip().split("|") for line in text.splitlines()]
@@ -121,8 +122,7 @@ class Slurm:
         return {name: state for name, state in found.items() if name in wanted}
 
     def _accounted(self, ids: set[str]) -> dict[str, State]:
-        jobs = ",".join(sorted({name.partition("_")[0] for name in ids}))
-        command = ["sacct", "-X", "-n", "-P", "-o", "JobID,State,NodeList", "-j", jobs]
+        command = ["sacct", "-X", "-n", "-P", "-o", "JobID,State,NodeList", "-j", _jobs(ids)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
         except (OSError, subprocess.SubprocessError):
@@ -150,6 +150,11 @@ class Slurm:
         for start in range(0, len(names), 500):
             command = ["scancel", "--quiet", *names[start : start + 500]]
             subprocess.run(command, capture_output=True, timeout=120, check=False)
+
+
+def _jobs(ids: set[str]) -> str:
+    """Jobs for squeue and sacct; an array is asked for as one."""
+    return ",".join(sorted({name.partition("_")[0] for name in ids}))
 
 
 def _ask(*command: str) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import re
 import time
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 
 from snakemake_executor_plugin_submitit.resources import Request
-from snakemake_executor_plugin_submitit.runner import SnakemakeJob
+from snakemake_executor_plugin_submitit.runner import SnakemakeJob, read_result
 
 LAST_LINES = 15
 
@@ -48,7 +47,6 @@ class Task:
     token: str = ""
     index: int | None = None
     id: str | None = None
-    handle: Any = None
     gpus: tuple[int, ...] = ()
     blockers: list[str] = field(default_factory=list)
     state: State | None = None
@@ -71,10 +69,10 @@ class Task:
 
     def result(self) -> tuple[bool, str] | None:
         """What the job said of itself at its end, None if nothing: (success, last line)."""
-        try:
-            outcome, value = pickle.loads(self.path("0_result.pkl").read_bytes())
-        except (OSError, EOFError, pickle.UnpicklingError):
+        found = read_result(self.path("0_result.pkl"))
+        if found is None:
             return None
+        outcome, value = found
         if outcome == "success":
             return True, ""
         last = str(value).strip().rpartition("\n")[2]
