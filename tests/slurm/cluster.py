@@ -25,6 +25,7 @@ BASIC = ("slurmctld", "slurmd", "sbatch")
 FIELDS = {"id": "%i", "name": "%j", "state": "%T", "reason": "%r", "node": "%N", "comment": "%k"}
 UP = ("idle", "mixed", "allocated")
 PORTS = 32
+QUIET = 1.5  # seconds after which no message of a requeued job's former start is under way
 
 
 class ClusterError(RuntimeError):
@@ -44,6 +45,7 @@ class Cluster:
         self.scratch = Path(tempfile.gettempdir())
         self.env: dict[str, str] = {}
         self.knobs = {"NODES": "2"} | {name.upper(): str(value) for name, value in knobs.items()}
+        self.waiting: dict[str, float] = {}  # job -> when it was first seen to wait to begin again
 
     @property
     def nodes(self) -> list[str]:
@@ -132,11 +134,18 @@ class Cluster:
         return {pair[0]: pair[1] for pair in pairs}
 
     def start_now(self) -> list[str]:
-        """Let requeued jobs start at once that wait for their begin time; returns their ids."""
+        """Let requeued jobs start that have waited a while for their begin time; returns their ids.
+
+        A job that starts again at once can be ended by the late word that its former start is over,
+        from which SLURM's own begin time keeps it.
+        """
+        now = time.monotonic()
         waiting = [job["id"] for job in self.queue() if job["reason"] == "BeginTime"]
-        for job in waiting:  # one that has begun meanwhile refuses
+        self.waiting = {job: self.waiting.get(job, now) for job in waiting}
+        ready = [job for job, since in self.waiting.items() if now - since >= QUIET]
+        for job in ready:  # one that has begun meanwhile refuses
             self.run("scontrol", "update", f"JobId={job}", "StartTime=now", check=False)
-        return waiting
+        return ready
 
     @contextmanager
     def impatient(self) -> Iterator[None]:
