@@ -1,0 +1,1 @@
+"""Frozen networks of other people: features, distances and text encodings."""
