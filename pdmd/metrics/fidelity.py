@@ -1,0 +1,141 @@
+"""Distances between two sets of samples, on features of any frozen network.
+
+FID, KID: Frechet and kernel distance of picture features.  FVD: Frechet distance of I3D logits, as
+in StyleGAN-V's reference; KVD: kernel distance of pooled I3D features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from pdmd.errors import UserError
+
+
+@dataclass
+class FeatureStatistics:
+    """Number, mean and covariance of rows that arrive in parts; shards merge to the same values.
+
+    Sums of squares are kept about the mean so far (Chan et al. 1979), not about zero: features far
+    from zero would cancel.
+
+    Attributes:
+        n: rows so far; mean: (D,); scatter: (D, D) sum of outer products about the mean.
+    """
+
+    n: int = 0
+    mean: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
+    scatter: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.float64))
+
+    def update(self, features: Tensor) -> FeatureStatistics:
+        """Take in rows (N, D), of which nothing is kept; returns itself."""
+        x = features.detach().double().flatten(1).cpu()
+        if len(x):
+            mean = x.mean(0)
+            centred = x - mean
+            self.merge(FeatureStatistics(len(x), mean, centred.T @ centred))
+        return self
+
+    def merge(self, other: FeatureStatistics) -> FeatureStatistics:
+        """Take in another's rows; returns itself.
+
+        Raises:
+            UserError: its features have another width.
+        """
+        if not self.n or not other.n:
+            if other.n:
+                self.n, self.mean, self.scatter = other.n, other.mean, other.scatter
+            return self
+        if len(self.mean) != len(other.mean):
+            raise UserError(f"features: width {len(other.mean)}: expected {len(self.mean)}")
+        total, step = self.n + other.n, other.mean - self.mean
+        between = torch.outer(step, step) * (self.n * other.n / total)
+        self.scatter = self.scatter + other.scatter + between
+        self.mean = self.mean + step * (other.n / total)
+        self.n = total
+        return self
+
+    @property
+    def covariance(self) -> Tensor:
+        """(D, D), unbiased. Raises UserError for fewer than two rows."""
+        if self.n < 2:
+            raise UserError(f"features: {self.n} rows: expected at least 2 for a covariance")
+        return self.scatter / (self.n - 1)
+
+
+def statistics(features: Tensor | FeatureStatistics) -> FeatureStatistics:
+    """Statistics of rows (N, D), or those given."""
+    if isinstance(features, FeatureStatistics):
+        return features
+    return FeatureStatistics().update(features)
+
+
+def frechet_distance(a: Tensor | FeatureStatistics, b: Tensor | FeatureStatistics) -> float:
+    """Frechet distance of Gaussians fitted to rows (N, D) and (M, D) (Heusel et al. 2017).
+
+    With fewer rows than about ten times D two draws of one law are far above zero: only values at
+    equal N and M compare. FeatureStatistics.n says how many there were.
+    """
+    first, second = statistics(a), statistics(b)
+    if len(first.mean) != len(second.mean):
+        raise UserError(f"features: width {len(second.mean)}: expected {len(first.mean)}")
+    apart = (first.mean - second.mean).square().sum()
+    one, other = first.covariance, second.covariance
+    return float(apart + one.trace() + other.trace() - 2 * _trace_of_root(one, other))
+
+
+def _trace_of_root(one: Tensor, other: Tensor) -> Tensor:
+    """tr (A B)^1/2 as tr (A^1/2 B A^1/2)^1/2: symmetric, so that no square root turns complex."""
+    values, vectors = torch.linalg.eigh(one)
+    # eigenvalues within rounding of zero are zero: their noise would count by its square root
+    kept = values > values.max() * len(values) * torch.finfo(values.dtype).eps
+    root = vectors[:, kept] * values[kept].sqrt()
+    inner = root.T @ other @ root
+    return torch.linalg.eigvalsh((inner + inner.T) / 2).clamp_min(0).sqrt().sum()
+
+
+def kernel_distance(a: Tensor, b: Tensor, subsets: int, size: int, seed: int) -> float:
+    """Squared MMD of the cubic kernel, mean over subsets, unbiased (Binkowski et al. 2018).
+
+    Args:
+        a, b: (N, D), (M, D); subsets: how many, of `size` rows each, chosen by `seed`.
+    Raises:
+        UserError: a subset has fewer than two rows or more than there are.
+    """
+    from torchmetrics.image.kid import poly_mmd
+
+    if not 2 <= size <= min(len(a), len(b)):
+        raise UserError(f"size: {size}: expected 2 to {min(len(a), len(b))}, the smaller set")
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for _ in range(subsets):
+        one, other = (
+            x[torch.randperm(len(x), generator=generator)[:size]].double() for x in (a, b)
+        )
+        found.append(float(poly_mmd(one, other)))
+    return sum(found) / len(found)
+
+
+def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, float]:
+    """Improved precision and recall (Kynkaanniemi et al. 2019) with balls to the k-th neighbour.
+
+    Args:
+        real: (M, D); fake: (N, D); compare at N = M: balls shrink with the number of rows.
+    Returns:
+        precision: share of fakes in some real sample's ball; recall: the other way round.
+    Raises:
+        UserError: a set has no k-th neighbour.
+    """
+    if not 1 <= k < min(len(real), len(fake)):
+        raise UserError(f"k: {k}: expected 1 to {min(len(real), len(fake)) - 1}")
+    return _share_inside(fake, real, k), _share_inside(real, fake, k)
+
+
+def _share_inside(x: Tensor, support: Tensor, k: int, chunk: int = 1024) -> float:
+    """Share of rows within the ball of some row of the support."""
+    parts = support.split(chunk)
+    radius = torch.cat([torch.cdist(part, support).kthvalue(k + 1, dim=1).values for part in parts])
+    inside = [(torch.cdist(part, support) <= radius).any(1) for part in x.split(chunk)]
+    return float(torch.cat(inside).double().mean())

@@ -1,0 +1,367 @@
+"""Everything that scores pictures and clips drawn from prompts, by kind of prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pdmd.judge import Judge
+from pdmd.metrics.diversity import mode_shares, vendi_score, within_prompt
+from pdmd.metrics.fidelity import frechet_distance, kernel_distance
+from pdmd.metrics.motion import (
+    camera_motion,
+    dynamic_degree,
+    mean_flow,
+    nearest_direction,
+    nearest_speed,
+    object_motion,
+    opencv_flow,
+    wasserstein,
+)
+from pdmd.metrics.pictures import coverage_and_density
+from pdmd.moving import CAMERAS, DIRECTIONS, PAN, ZOOM, speeds_of
+from pdmd.prompts import Prompt
+
+Features = Callable[[Tensor], Tensor]
+CHUNK = 64  # pictures at a time through a frozen network
+
+
+@dataclass
+class Reference:
+    """A set of pictures or clips that others are compared with, its features made once.
+
+    Attributes:
+        x: (N, 3, H, W) or (N, 3, T, H, W) in [-1, 1].
+    """
+
+    x: Tensor
+    features: dict[str, Tensor] = field(default_factory=dict)
+
+    def by(self, name: str, network: Features) -> Tensor:
+        """(N, D) features of a network."""
+        if name not in self.features:
+            self.features[name] = through(network, self.x)
+        return self.features[name]
+
+
+@torch.no_grad()
+def through(network: Features, x: Tensor, size: int = CHUNK) -> Tensor:
+    """A frozen network's features of many pictures or clips, a chunk at a time."""
+    return torch.cat([network(part) for part in x.split(size)])
+
+
+def prompt_rows(condition: Tensor, prompts: Sequence[Prompt], kind: str) -> Tensor:
+    """The samples, (M,) indices, whose prompt is of a kind."""
+    kinds = torch.tensor([prompt.kind == kind for prompt in prompts])
+    return kinds[condition].nonzero().flatten()
+
+
+def fidelity(name: str, features: Tensor, real: Tensor, suffix: str = "") -> dict[str, float]:
+    """Frechet and kernel distance of features (N, D) to a reference's (M, D)."""
+    size = min(len(features), len(real)) // 2
+    return {
+        f"{name}fid{suffix}": frechet_distance(features, real),
+        f"{name}kid{suffix}": kernel_distance(features, real, 20, size, 0),
+    }
+
+
+@dataclass
+class EmojiMetrics:
+    """Scores of pictures drawn from coarse and fine prompts.
+
+    Attributes:
+        prompts: all of the scenario; judge: trained on real pictures only.
+        real: held-out pictures; labels: their objects and styles, (M,) each.
+        networks: name -> frozen network, for the full scores: lite0, lpips, clip.
+        teacher: the teacher's samples of the same seed, for the full scores.
+    """
+
+    prompts: Sequence[Prompt]
+    judge: Judge
+    real: Reference
+    labels: Mapping[str, Tensor]
+    neighbours: int
+    networks: Mapping[str, Any] = field(default_factory=dict)
+    teacher: Reference | None = None
+
+    @property
+    def styles(self) -> int:
+        """How many styles there are."""
+        return int(self.labels["style"].max()) + 1
+
+    @torch.no_grad()
+    def __call__(self, pictures: Tensor, condition: Tensor) -> dict[str, float]:
+        """What a judge sees in (N, 3, H, W) pictures drawn for (N,) prompts.
+
+        Returns:
+            accuracy, accuracy_<kind>: share whose object satisfies the prompt.
+            modes_<kind>: known modes covered a prompt (fine: 4 styles; coarse: 4 objects x 4
+                styles); entropy_<kind>: of the mode shares, 1 best; tv_<kind>: to equal shares.
+            coverage, density: of held-out pictures of what the prompt asks for, by judge features.
+        """
+        features = through(self.judge.features, pictures)
+        guess = {name: head(features).argmax(1) for name, head in self.judge.heads.items()}
+        right = self._right(condition, guess["object"])
+        scores = {"accuracy": float(right.double().mean())}
+        for kind in ("fine", "coarse"):
+            rows = prompt_rows(condition, self.prompts, kind)
+            scores[f"accuracy_{kind}"] = float(right[rows].double().mean())
+            scores |= self._modes(kind, rows, condition, guess, right)
+        return scores | self._coverage(features, condition)
+
+    def _right(self, condition: Tensor, objects: Tensor) -> Tensor:
+        satisfied = torch.zeros(len(self.prompts), int(self.labels["object"].max()) + 1).bool()
+        for number, prompt in enumerate(self.prompts):
+            satisfied[number, prompt.truth.get("objects", [])] = True
+        return satisfied[condition, objects]
+
+    def _modes(
+        self,
+        kind: str,
+        rows: Tensor,
+        condition: Tensor,
+        guess: Mapping[str, Tensor],
+        right: Tensor,
+    ) -> dict[str, float]:
+        found = []
+        for number in condition[rows].unique():
+            mine = rows[(condition[rows] == number) & right[rows]]
+            objects = torch.tensor(self.prompts[int(number)].truth["objects"])
+            place = (guess["object"][mine][:, None] == objects).int().argmax(1)
+            modes = place * self.styles + guess["style"][mine]
+            found.append(mode_shares(modes, len(objects) * self.styles))
+        return {
+            f"{short}_{kind}": sum(getattr(one, name) for one in found) / max(len(found), 1)
+            for short, name in (("modes", "covered"), ("entropy", "entropy"), ("tv", "tv"))
+        }
+
+    def _coverage(self, features: Tensor, condition: Tensor) -> dict[str, float]:
+        real = self.real.by("judge", self.judge.features)
+        pairs = []
+        for number in condition.unique():
+            objects = torch.tensor(self.prompts[int(number)].truth["objects"])
+            mine = torch.isin(self.labels["object"], objects)
+            fake = features[condition == number]
+            some = real[mine][:: max(1, int(mine.sum()) // max(len(fake), 1))]
+            pairs.append(coverage_and_density(fake, some, self.neighbours))
+        coverage, density = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
+        return {"coverage": coverage, "density": density}
+
+    @torch.no_grad()
+    def full(self, pictures: Tensor, condition: Tensor) -> dict[str, float]:
+        """The scores above and those of real networks.
+
+        Returns, further:
+            cosine, cosine_pixels, vendi, lpips: diversity within a prompt, mean over prompts; the
+                cosine of Lite0 features centred on held-out pictures, and of raw pixels.
+            fid, kid: Lite0 features against held-out pictures; fid_teacher, kid_teacher: against
+                the teacher's samples, as in the paper; clip: the small CLIP's score.
+        """
+        lite0 = through(self.networks["lite0"], pictures)
+        real = self.real.by("lite0", self.networks["lite0"])
+        scores = self(pictures, condition)
+        scores["cosine"] = within_prompt(lite0, condition, real.mean(0))
+        mean = self.real.x.mean(0).flatten()
+        scores["cosine_pixels"] = within_prompt(pictures.flatten(1), condition, mean)
+        scores["vendi"] = vendi_score(lite0 - real.mean(0), condition)
+        scores["lpips"] = self.networks["lpips"](pictures, condition)
+        scores["clip"] = self.networks["clip"](pictures, condition)
+        scores |= fidelity("", lite0, real)
+        if self.teacher is not None:
+            scores |= fidelity(
+                "", lite0, self.teacher.by("lite0", self.networks["lite0"]), "_teacher"
+            )
+        return scores
+
+
+@dataclass
+class MovingMetrics:
+    """Scores of clips drawn from free, stated and camera prompts.
+
+    Attributes:
+        prompts: all of the scenario; judge: trained on frames of real clips only.
+        real: held-out clips; labels: their object, direction, speed, camera, scene, (M,) each.
+        networks: name -> frozen network, for the full scores: lite0, lpips, clip, i3d.
+        teacher: the teacher's samples of the same seed; conditions: their (N,) prompts.
+        fvd_clips: how many clips go through I3D.
+    """
+
+    prompts: Sequence[Prompt]
+    judge: Judge
+    real: Reference
+    labels: Mapping[str, Tensor]
+    neighbours: int
+    networks: Mapping[str, Any] = field(default_factory=dict)
+    teacher: Reference | None = None
+    conditions: Tensor | None = None
+    fvd_clips: int = 64
+    some: dict[str, Reference] = field(default_factory=dict)  # of the held-out clips, for I3D
+
+    @torch.no_grad()
+    def __call__(self, clips: Tensor, condition: Tensor) -> dict[str, float]:
+        """What a judge and estimates of motion see in (N, 3, T, H, W) clips of (N,) prompts.
+
+        Returns:
+            accuracy: share of clips whose object, or scene, is the one asked for.
+            modes_free, entropy_free, tv_free: known motions (directions x speeds) of a free prompt
+                covered, entropy of their shares, distance to equal shares.
+            control: share of stated prompts whose direction and speed are the ones stated;
+            control_camera: the same of the camera's move.
+            speed: mean of object clips, px a frame; speed_w1, speed_w1_teacher: Wasserstein
+                distance of free clips' speeds to held-out clips and to the teacher's.
+            coverage, density: of held-out clips of the same subject, by judge features.
+        """
+        condition = condition if condition.ndim == 1 else condition[:, 0]
+        scores = self._accuracy(condition, self.judge.guess(clips))
+        scores |= self._motion(clips, condition)
+        return scores | self._coverage(clips, condition)
+
+    def _said(self, condition: Tensor, name: str) -> Tensor:
+        """(N,) what the prompts say of one label, -1 where they leave it free."""
+        values = [-1 if p.truth.get(name) is None else p.truth[name] for p in self.prompts]
+        return torch.tensor(values)[condition]
+
+    def _accuracy(self, condition: Tensor, guess: Mapping[str, Tensor]) -> dict[str, float]:
+        hits = []
+        for name in ("object", "scene"):
+            wanted = self._said(condition, name)
+            hits.append((guess[name] == wanted)[wanted >= 0])
+        return {"accuracy": float(torch.cat(hits).double().mean())}
+
+    def _motion(self, clips: Tensor, condition: Tensor) -> dict[str, float]:
+        px, scores = clips.shape[-1], {}
+        free, stated, camera = (
+            prompt_rows(condition, self.prompts, kind) for kind in ("free", "stated", "camera")
+        )
+        motion = object_motion(clips[torch.cat([free, stated])])
+        speeds = motion[: len(free)].norm(dim=1)
+        scores["speed"] = float(motion.norm(dim=1).mean())
+        scores["speed_w1"] = wasserstein(speeds, self._real_speeds())
+        if self.teacher is not None and self.conditions is not None:
+            scores["speed_w1_teacher"] = wasserstein(speeds, self._teacher_speeds())
+        scores |= self._free_modes(motion[: len(free)], condition[free], px)
+        direction, speed = known_motion(motion[len(free) :], px)
+        right = direction == self._said(condition[stated], "direction")
+        right &= speed == self._said(condition[stated], "speed")
+        scores["control"] = float(right.double().mean())
+        moves = known_camera(camera_motion(clips[camera]), px)
+        wanted = self._said(condition[camera], "camera")
+        return scores | {"control_camera": float((moves == wanted).double().mean())}
+
+    def _free_modes(self, motion: Tensor, condition: Tensor, px: int) -> dict[str, float]:
+        direction, speed = known_motion(motion, px)
+        known = direction * len(speeds_of(px)) + speed
+        count = len(DIRECTIONS) * len(speeds_of(px))
+        found = []
+        for number in condition.unique():
+            mine = known[(condition == number) & (speed >= 0)]
+            found.append(mode_shares(mine, count))
+        return {
+            f"{short}_free": sum(getattr(one, name) for one in found) / max(len(found), 1)
+            for short, name in (("modes", "covered"), ("entropy", "entropy"), ("tv", "tv"))
+        }
+
+    def _real_speeds(self) -> Tensor:
+        if "speeds" not in self.real.features:
+            objects = self.real.x[self.labels["object"] >= 0]
+            self.real.features["speeds"] = object_motion(objects).norm(dim=1)
+        return self.real.features["speeds"]
+
+    def _teacher_speeds(self) -> Tensor:
+        assert self.teacher is not None
+        assert self.conditions is not None
+        if "speeds" not in self.teacher.features:
+            free = prompt_rows(self.conditions, self.prompts, "free")
+            self.teacher.features["speeds"] = object_motion(self.teacher.x[free]).norm(dim=1)
+        return self.teacher.features["speeds"]
+
+    def _looks(self, clips: Tensor) -> Tensor:
+        """(N, D) judge features of the first, the middle and the last frame."""
+        frames = clips[:, :, [0, clips.shape[2] // 2, -1]].movedim(2, 1)
+        return self.judge.features(frames.flatten(0, 1)).view(len(clips), -1)
+
+    def _coverage(self, clips: Tensor, condition: Tensor) -> dict[str, float]:
+        features, real = through(self._looks, clips), self.real.by("looks", self._looks)
+        pairs = []
+        for number in condition.unique():
+            mine = torch.ones(len(real), dtype=torch.bool)
+            for name, value in self.prompts[int(number)].truth.items():
+                if value is not None:
+                    mine &= self.labels[name] == value
+            if int(mine.sum()) <= self.neighbours:
+                continue
+            pairs.append(
+                coverage_and_density(features[condition == number], real[mine], self.neighbours)
+            )
+        if not pairs:
+            return {"coverage": float("nan"), "density": float("nan")}
+        coverage, density = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
+        return {"coverage": coverage, "density": density}
+
+    @torch.no_grad()
+    def full(self, clips: Tensor, condition: Tensor) -> dict[str, float]:
+        """The scores above and those of real networks.
+
+        Returns, further:
+            flow: mean magnitude of optical flow, px a frame (the paper's OF); dynamic: share of
+                clips with a dynamic degree as VBench defines it.
+            cosine, vendi, lpips: diversity within a prompt of the last frames, as of pictures.
+            fvd, kvd: Frechet distance of I3D logits, kernel distance of pooled I3D features, to
+                held-out clips; fvd_teacher, kvd_teacher: to the teacher's, as in the paper.
+            clip: the small CLIP's score of the middle frames.
+        """
+        condition = condition if condition.ndim == 1 else condition[:, 0]
+        scores = self(clips, condition)
+        flow = opencv_flow(clips)
+        scores["flow"] = float(mean_flow(flow).mean())
+        scores["dynamic"] = float(dynamic_degree(flow).double().mean())
+        last = clips[:, :, -1]
+        lite0 = through(self.networks["lite0"], last)
+        centre = through(self.networks["lite0"], self.real.x[:256, :, -1]).mean(0)
+        scores["cosine"] = within_prompt(lite0, condition, centre)
+        scores["vendi"] = vendi_score(lite0 - centre, condition)
+        scores["lpips"] = self.networks["lpips"](last, condition)
+        scores["clip"] = self.networks["clip"](clips[:, :, clips.shape[2] // 2], condition)
+        return scores | self._video_distances(clips)
+
+    def _video_distances(self, clips: Tensor) -> dict[str, float]:
+        some = spread_rows(len(clips), self.fvd_clips)
+        found = {}
+        mine = Reference(clips[some]).by("i3d", self.networks["i3d"])
+        rows = spread_rows(len(self.real.x), self.fvd_clips)
+        others = {"": self.some.setdefault("real", Reference(self.real.x[rows]))}
+        if self.teacher is not None:
+            others["_teacher"] = Reference(self.teacher.x[some])
+        for suffix, other in others.items():
+            theirs = other.by("i3d", self.networks["i3d"])
+            logits, pooled = slice(0, 400), slice(400, None)
+            found[f"fvd{suffix}"] = frechet_distance(mine[:, logits], theirs[:, logits])
+            half = len(some) // 2
+            found[f"kvd{suffix}"] = kernel_distance(mine[:, pooled], theirs[:, pooled], 20, half, 0)
+        return found
+
+
+def known_motion(motion: Tensor, px: int) -> tuple[Tensor, Tensor]:
+    """Indices of the nearest known direction and speed, -1 for a clip that stands."""
+    direction = nearest_direction(motion, list(DIRECTIONS.values()))
+    return direction, nearest_speed(motion.norm(dim=1), speeds_of(px))
+
+
+def known_camera(motion: Tensor, px: int) -> Tensor:
+    """Index of the known camera move that a pan and zoom (N, 3) is nearest to, -1 for none.
+
+    Pan and zoom are compared in units of the known moves.
+    """
+    units = torch.tensor([PAN * px, PAN * px, ZOOM - 1])
+    scaled = motion / units
+    moves = torch.tensor(list(CAMERAS.values()))
+    return torch.where(scaled.norm(dim=1) < 0.4, -1, (scaled @ moves.T).argmax(1))
+
+
+def spread_rows(rows: int, wanted: int) -> Tensor:
+    """Evenly spread row numbers, at most `wanted` of them."""
+    return torch.arange(min(rows, wanted)) * rows // min(rows, wanted)

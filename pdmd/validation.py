@@ -1,0 +1,486 @@
+"""Do the metrics see what they are for?  Real samples against samples damaged in known ways.
+
+What each metric should do under each damage was written down, in PICTURE_RULES and CLIP_RULES,
+before it was measured.  A metric that does not is in the table with "no".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pdmd.errors import UserError
+from pdmd.metrics.diversity import LEAST, lpips_pairwise, mode_shares, vendi_score, within_prompt
+from pdmd.metrics.fidelity import frechet_distance, kernel_distance, precision_recall
+from pdmd.metrics.intervals import mean_interval
+from pdmd.metrics.motion import (
+    dynamic_degree,
+    mean_flow,
+    nearest_direction,
+    nearest_speed,
+    object_motion,
+    opencv_flow,
+    wasserstein,
+)
+from pdmd.metrics.pictures import coverage_and_density
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Features = Callable[[Tensor], Tensor]  # (N, ...) samples -> (N, ...) features
+Damage = Callable[[Tensor, torch.Generator], Tensor]  # of all samples, as many as before
+Selection = Callable[["Samples"], Tensor]  # rows that stand in for all, as many as before
+
+SPLITS = 5  # ways to part the real samples in three
+BLUR, NOISE = 1.0, 0.2  # px of a Gaussian; standard deviation in [-1, 1]
+FEW = 2  # samples of a prompt that a collapse leaves
+NEIGHBOURS = 5
+CLASSES = 400  # of Kinetics, I3D's logits
+SUBSETS = 20  # of a kernel distance
+CHUNK = 32  # samples at a time through a network
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples by their features alone.
+
+    Attributes:
+        prompt, mode: (N,) what was asked for and which known mode each is of.
+        features: name -> (N, ...).
+    """
+
+    prompt: Tensor
+    mode: Tensor
+    features: Mapping[str, Tensor]
+
+    def take(self, rows: Tensor) -> Samples:
+        """Some of the samples, also repeatedly."""
+        features = {name: values[rows] for name, values in self.features.items()}
+        return Samples(self.prompt[rows], self.mode[rows], features)
+
+
+Metric = Callable[[Samples, Samples], float]  # of samples, given a reference
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What metrics do under a damage if they measure what they are said to.
+
+    Attributes:
+        expected: "rises", "falls" or "stays", against undamaged samples.
+    """
+
+    damage: str
+    metrics: tuple[str, ...]
+    expected: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured on what.
+
+    Attributes:
+        features: name -> network, run once over all samples and once over each damage's.
+        transforms: damages that change samples; selections: damages that choose among them.
+    """
+
+    features: Mapping[str, Features]
+    metrics: Mapping[str, Metric]
+    transforms: Mapping[str, Damage]
+    selections: Mapping[str, Selection]
+    rules: Sequence[Rule] = field(default=())
+
+
+# ---- damages
+
+
+def blur(x: Tensor, _: torch.Generator) -> Tensor:
+    """A Gaussian blur of BLUR px."""
+    reach = int(3 * BLUR + 0.5)
+    kernel = torch.exp(-torch.arange(-reach, reach + 1).square() / (2 * BLUR**2))
+    kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
+    planes = functional.pad(x.flatten(0, -3)[:, None], [reach] * 4, mode="replicate")
+    planes = functional.conv2d(functional.conv2d(planes, kernel), kernel.mT)
+    return planes.view_as(x)
+
+
+def noise(x: Tensor, generator: torch.Generator) -> Tensor:
+    """White noise."""
+    return (x + NOISE * torch.randn(x.shape, generator=generator)).clamp(-1, 1)
+
+
+def still(clips: Tensor, _: torch.Generator) -> Tensor:
+    """The first frame throughout."""
+    return clips[:, :, :1].expand_as(clips)
+
+
+def half_speed(clips: Tensor, _: torch.Generator) -> Tensor:
+    """The first half, each frame twice."""
+    return clips[:, :, torch.arange(clips.shape[2]) // 2]
+
+
+def shuffled(clips: Tensor, generator: torch.Generator) -> Tensor:
+    """Frames of each clip in an order of its own."""
+    order = torch.rand(len(clips), clips.shape[2], generator=generator).argsort(1)
+    return clips.gather(2, order[:, None, :, None, None].expand_as(clips))
+
+
+def backwards(clips: Tensor, _: torch.Generator) -> Tensor:
+    """The last frame first."""
+    return clips.flip(2)
+
+
+def one_mode(samples: Samples) -> Tensor:
+    """For each prompt samples of one mode alone, its first sample's."""
+    rows = torch.arange(len(samples.prompt))
+    for prompt in samples.prompt.unique():
+        mine = (samples.prompt == prompt).nonzero().flatten()
+        kept = mine[samples.mode[mine] == samples.mode[mine[0]]]
+        rows[mine] = kept[torch.arange(len(mine)) % len(kept)]
+    return rows
+
+
+def collapse(samples: Samples) -> Tensor:
+    """For each prompt its first FEW samples again and again."""
+    rows = torch.arange(len(samples.prompt))
+    for prompt in samples.prompt.unique():
+        mine = (samples.prompt == prompt).nonzero().flatten()
+        rows[mine] = mine[torch.arange(len(mine)) % FEW]
+    return rows
+
+
+# ---- what should happen
+
+DISTANCES = ("fid", "kid")
+INSIDE = ("precision", "density")
+WHOLE = ("recall", "coverage")
+ALIKE = ("cosine", "cosine_uncentred", "cosine_pixels")  # up as diversity goes down
+SPREAD = ("vendi", "lpips")  # down as diversity does
+
+IDENTITY = "another draw"
+PICTURE_RULES = (
+    Rule(
+        IDENTITY,
+        (*DISTANCES, *INSIDE, *WHOLE, *ALIKE, *SPREAD, "clip"),
+        "stays",
+        "nothing is damaged",
+    ),
+    Rule("blur", DISTANCES, "rises", "no real picture is blurred"),
+    Rule("blur", (*INSIDE, *WHOLE), "falls", "features leave the real ones"),
+    Rule("blur", ALIKE, "rises", "the detail that tells pictures apart is gone"),
+    Rule("blur", (*SPREAD, "clip"), "falls", "the detail that tells pictures apart is gone"),
+    Rule("noise", DISTANCES, "rises", "no real picture is noisy"),
+    Rule("noise", (*INSIDE, *WHOLE), "falls", "features leave the real ones"),
+    Rule("noise", ("cosine", "cosine_uncentred"), "rises", "the network sees one texture in all"),
+    Rule("noise", ("cosine_pixels",), "falls", "each picture's noise is its own"),
+    Rule("noise", SPREAD, "falls", "the network sees one texture in all"),
+    Rule("noise", ("clip",), "falls", "objects are harder to make out"),
+    *(
+        rule
+        for damage in ("one mode", "collapse")
+        for rule in (
+            Rule(damage, DISTANCES, "rises", "most of the real law is missing"),
+            Rule(damage, (*INSIDE, "clip"), "stays", "each picture by itself is real and right"),
+            Rule(damage, WHOLE, "falls", "most real pictures have no likeness"),
+            Rule(damage, ALIKE, "rises", "pictures of a prompt are nearly equal"),
+            Rule(damage, SPREAD, "falls", "pictures of a prompt are nearly equal"),
+        )
+    ),
+)
+
+VIDEO = ("fvd", "kvd")
+AMOUNT = ("flow", "dynamic", "speed")
+CLIP_RULES = (
+    Rule(IDENTITY, (*VIDEO, *AMOUNT, "speed_w1", "control", "entropy"), "stays", "no damage"),
+    Rule("still", VIDEO, "rises", "no real clip stands still"),
+    Rule("still", (*AMOUNT, "control", "entropy"), "falls", "nothing moves"),
+    Rule("still", ("speed_w1",), "rises", "nothing moves"),
+    Rule("half speed", VIDEO, "rises", "real clips are faster"),
+    Rule("half speed", (*AMOUNT, "control"), "falls", "all move at half their speed"),
+    Rule("half speed", ("speed_w1",), "rises", "all move at half their speed"),
+    Rule("shuffled", VIDEO, "rises", "real clips move evenly"),
+    Rule("shuffled", ("flow",), "rises", "objects leap"),
+    Rule("shuffled", ("speed", "control"), "falls", "leaps cancel"),
+    Rule("shuffled", ("speed_w1",), "rises", "leaps cancel"),
+    Rule("reversed", (*VIDEO, *AMOUNT, "speed_w1", "entropy"), "stays", "motions are symmetric"),
+    Rule("reversed", ("control",), "falls", "directions are the opposite ones"),
+    Rule("noise", VIDEO, "rises", "no real clip is noisy"),
+    Rule("noise", ("flow",), "rises", "noise passes for motion"),
+    Rule("noise", ("speed", "speed_w1", "control", "entropy"), "stays", "objects move as before"),
+    Rule("one mode", (*VIDEO, "speed_w1"), "rises", "one motion a prompt is left"),
+    Rule("one mode", ("entropy",), "falls", "one motion a prompt is left"),
+    Rule("one mode", ("control",), "stays", "each clip by itself is right"),
+    Rule("collapse", VIDEO, "rises", "a few clips a prompt are left"),
+    Rule("collapse", ("entropy",), "falls", "a few clips a prompt are left"),
+    Rule("collapse", ("control",), "stays", "each clip by itself is right"),
+)
+
+
+# ---- plans
+
+
+def picture_plan(
+    lite0: Features,
+    lpips: Callable[[Tensor], Tensor] | None = None,
+    clip: tuple[Features, Tensor] | None = None,
+) -> Plan:
+    """What is validated on pictures (N, 3, H, W).
+
+    Args:
+        lite0: -> (N, D); lpips: mean distance over all pairs.
+        clip: features (N, D) of pictures, and (prompts, D) those of each prompt's text.
+    """
+    features: dict[str, Features] = {"lite0": lite0, "pixels": partial(torch.flatten, start_dim=1)}
+    metrics: dict[str, Metric] = {
+        "fid": lambda x, ref: frechet_distance(x.features["lite0"], ref.features["lite0"]),
+        "kid": lambda x, ref: _kernel(x.features["lite0"], ref.features["lite0"]),
+        "precision": lambda x, ref: _precision_recall(x, ref)[0],
+        "recall": lambda x, ref: _precision_recall(x, ref)[1],
+        "coverage": lambda x, ref: _coverage(x, ref)[0],
+        "density": lambda x, ref: _coverage(x, ref)[1],
+        "cosine": lambda x, ref: _cosine(x, ref, "lite0"),
+        "cosine_uncentred": lambda x, ref: within_prompt(
+            x.features["lite0"], x.prompt, torch.zeros(())
+        ),
+        "cosine_pixels": lambda x, ref: _cosine(x, ref, "pixels"),
+        "vendi": lambda x, ref: vendi_score(
+            x.features["lite0"] - ref.features["lite0"].mean(0), x.prompt
+        ),
+    }
+    if lpips is not None:
+        features["pictures"] = lambda x: x
+        metrics["lpips"] = lambda x, ref: lpips_pairwise(lpips, x.features["pictures"], x.prompt)
+    if clip is not None:
+        features["clip"], texts = clip
+        metrics["clip"] = lambda x, ref: _clip(x, texts)
+    return Plan(
+        features,
+        metrics,
+        {"blur": blur, "noise": noise},
+        {"one mode": one_mode, "collapse": collapse},
+        PICTURE_RULES,
+    )
+
+
+def clip_plan(
+    i3d: Callable[[Tensor], tuple[Tensor, Tensor]],
+    directions: Sequence[tuple[float, float]],
+    speeds: Sequence[float],
+) -> Plan:
+    """What is validated on clips of moving objects, (N, 3, T, H, W).
+
+    Args:
+        i3d: -> logits (N, CLASSES) and pooled features (N, D).
+        directions, speeds: known motions, px a frame; a clip's mode is its direction's number times
+            the number of speeds, plus its speed's number.
+    """
+    features: dict[str, Features] = {
+        "i3d": lambda clips: torch.cat(i3d(clips), 1),
+        "motion": object_motion,
+        "flow": _flow,
+    }
+    count = len(directions) * len(speeds)
+
+    def motions(x: Samples) -> Tensor:
+        motion = x.features["motion"]
+        speed = nearest_speed(motion.norm(dim=1), speeds)
+        known = nearest_direction(motion, directions) * len(speeds) + speed
+        return known.where(speed >= 0, -1)
+
+    metrics: dict[str, Metric] = {
+        "fvd": lambda x, ref: frechet_distance(_logits(x), _logits(ref)),
+        "kvd": lambda x, ref: _kernel(_pooled(x), _pooled(ref)),
+        "flow": lambda x, ref: float(x.features["flow"][:, 0].mean()),
+        "dynamic": lambda x, ref: float(x.features["flow"][:, 1].mean()),
+        "speed": lambda x, ref: float(_speed(x).mean()),
+        "speed_w1": lambda x, ref: wasserstein(_speed(x), _speed(ref)),
+        "control": lambda x, ref: float((motions(x) == x.mode).double().mean()),
+        "entropy": lambda x, ref: _entropy(motions(x), x.prompt, count),
+    }
+    transforms = {
+        "still": still,
+        "half speed": half_speed,
+        "shuffled": shuffled,
+        "reversed": backwards,
+        "noise": noise,
+    }
+    selections = {"one mode": one_mode, "collapse": collapse}
+    return Plan(features, metrics, transforms, selections, CLIP_RULES)
+
+
+def _kernel(x: Tensor, reference: Tensor) -> float:
+    return kernel_distance(x, reference, SUBSETS, min(len(x), len(reference)) // 2, 0)
+
+
+def _precision_recall(x: Samples, reference: Samples) -> tuple[float, float]:
+    return precision_recall(reference.features["lite0"], x.features["lite0"], NEIGHBOURS)
+
+
+def _coverage(x: Samples, reference: Samples) -> tuple[float, float]:
+    return coverage_and_density(x.features["lite0"], reference.features["lite0"], NEIGHBOURS)
+
+
+def _cosine(x: Samples, reference: Samples, name: str) -> float:
+    return within_prompt(x.features[name], x.prompt, reference.features[name].mean(0))
+
+
+def _clip(x: Samples, texts: Tensor) -> float:
+    cosine = functional.cosine_similarity(x.features["clip"], texts[x.prompt])
+    return float(100 * cosine.clamp_min(0).mean())
+
+
+def _flow(clips: Tensor) -> Tensor:
+    """(N, 2): mean flow and whether the clip is dynamic."""
+    flow = opencv_flow(clips)
+    return torch.stack([mean_flow(flow), dynamic_degree(flow).float()], 1)
+
+
+def _logits(x: Samples) -> Tensor:
+    return x.features["i3d"][:, :CLASSES]
+
+
+def _pooled(x: Samples) -> Tensor:
+    return x.features["i3d"][:, CLASSES:]
+
+
+def _speed(x: Samples) -> Tensor:
+    return x.features["motion"].norm(dim=1)
+
+
+def _entropy(motions: Tensor, prompt: Tensor, count: int) -> float:
+    """Mean over prompts; clips that stand count for none."""
+    found = [
+        mode_shares(motions[(prompt == number) & (motions >= 0)], count).entropy
+        for number in prompt.unique()
+    ]
+    return sum(found) / len(found)
+
+
+# ---- the table
+
+
+@torch.no_grad()
+def measure(x: Tensor, prompt: Tensor, mode: Tensor, features: Mapping[str, Features]) -> Samples:
+    """Every feature of samples x (N, ...), a chunk at a time."""
+    found: dict[str, list[Tensor]] = {name: [] for name in features}
+    for part in x.split(CHUNK):
+        for name, network in features.items():
+            found[name].append(network(part))
+    return Samples(prompt, mode, {name: torch.cat(parts) for name, parts in found.items()})
+
+
+def thirds(mode: Tensor, prompt: Tensor, seed: int) -> list[Tensor]:
+    """Rows, in random order, of three disjoint sets with as many samples of each prompt's modes.
+
+    Sets that are alike in this way are closer than independent draws: an unbiased distance between
+    two of them is below 0 on average.
+
+    Raises:
+        UserError: a prompt would have too few samples for its diversity to be measured.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    parts: list[list[Tensor]] = [[], [], []]
+    _, group = torch.stack([prompt, mode], 1).unique(dim=0, return_inverse=True)
+    for number in range(int(group.max()) + 1):
+        rows = (group == number).nonzero().flatten()
+        rows = rows[torch.randperm(len(rows), generator=generator)]
+        for i in range(3):
+            parts[i].append(rows[i : len(rows) // 3 * 3 : 3])
+    order = torch.randperm(sum(len(rows) for rows in parts[0]), generator=generator)
+    found = [torch.cat(part)[order] for part in parts]
+    least = min(int((prompt[found[0]] == number).sum()) for number in prompt.unique())
+    if least < LEAST:
+        raise UserError(
+            f"real samples: {least} of a prompt in each third: expected at least {LEAST}"
+        )
+    return found
+
+
+def validate(
+    x: Tensor, prompt: Tensor, mode: Tensor, plan: Plan, splits: int = SPLITS
+) -> pd.DataFrame:
+    """One row a rule and metric: the value on real samples and on damaged ones.
+
+    Real samples are parted in three, in `splits` ways: samples, another draw, and the reference.
+    Each network sees each sample and each damaged sample once.
+
+    Args:
+        x: (N, ...) real samples; prompt, mode: (N,).
+    Returns:
+        damage, metric, the mean and 95% interval over splits (they share samples, so it is narrower
+        than of independent draws) of real, damaged and change; expected and reason; ordered: "yes"
+        if the interval of the change lies on the expected side of 0, or holds 0 for "stays".
+    Raises:
+        UserError: too few samples; a rule names a damage that the plan lacks.
+    """
+    import pandas as pd
+
+    known = {IDENTITY, *plan.transforms, *plan.selections}
+    for rule in plan.rules:
+        if rule.damage not in known:
+            raise UserError(f"rule: damage {rule.damage!r}: expected one of {sorted(known)}")
+    parts = [thirds(mode, prompt, seed) for seed in range(splits)]
+    real = measure(x, prompt, mode, plan.features)
+    whole = [_values(real.take(mine), real.take(ref), plan.metrics) for mine, _, ref in parts]
+    rows = []
+    for damage in dict.fromkeys(rule.damage for rule in plan.rules):
+        spoilt = real
+        if damage in plan.transforms:
+            damaged = plan.transforms[damage](x, torch.Generator().manual_seed(0))
+            spoilt = measure(damaged, prompt, mode, plan.features)
+        values = [
+            _values(_damaged(damage, spoilt, mine, other, plan), real.take(ref), plan.metrics)
+            for mine, other, ref in parts
+        ]
+        rows += _rows(damage, whole, values, plan)
+    return pd.DataFrame(rows)
+
+
+def _damaged(damage: str, spoilt: Samples, mine: Tensor, other: Tensor, plan: Plan) -> Samples:
+    if damage == IDENTITY:
+        return spoilt.take(other)
+    found = spoilt.take(mine)
+    return found.take(plan.selections[damage](found)) if damage in plan.selections else found
+
+
+def _values(x: Samples, reference: Samples, metrics: Mapping[str, Metric]) -> dict[str, float]:
+    return {name: metric(x, reference) for name, metric in metrics.items()}
+
+
+def _rows(
+    damage: str,
+    whole: Sequence[Mapping[str, float]],
+    values: Sequence[Mapping[str, float]],
+    plan: Plan,
+) -> list[dict[str, object]]:
+    rows = []
+    for rule in plan.rules:
+        for metric in rule.metrics if rule.damage == damage else ():
+            if metric not in plan.metrics:
+                continue  # its network was not given
+            real, damaged = ([one[metric] for one in some] for some in (whole, values))
+            change = [after - before for before, after in zip(real, damaged, strict=True)]
+            row: dict[str, object] = {"damage": damage, "metric": metric}
+            for name, some in (("real", real), ("damaged", damaged), ("change", change)):
+                row[f"{name}_mean"], row[f"{name}_low"], row[f"{name}_high"] = mean_interval(some)
+            row |= {"expected": rule.expected, "ordered": is_ordered(change, rule.expected)}
+            rows.append(row | {"reason": rule.reason})
+    return rows
+
+
+def is_ordered(change: Sequence[float], expected: str) -> str:
+    """ "yes" if the 95% interval of the mean change is where it is expected, else "no"."""
+    _, low, high = mean_interval(change)
+    # equal changes have an interval without width: rounding must not decide
+    near = 1e-9
+    found = {"rises": low > near, "falls": high < -near, "stays": low <= near and high >= -near}
+    if expected not in found:
+        raise UserError(f"expected: {expected!r}: expected one of {', '.join(found)}")
+    return "yes" if found[expected] else "no"
