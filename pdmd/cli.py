@@ -49,6 +49,50 @@ def _classifier(args: argparse.Namespace) -> None:
     train_classifier(args.config)
 
 
+def _render(args: argparse.Namespace) -> None:
+    from pdmd.prompted import encode, render
+
+    render(args.config)
+    encode(args.config)
+
+
+def _embed(args: argparse.Namespace) -> None:
+    from pdmd.prompted import embed
+
+    embed(args.config)
+
+
+def _judge(args: argparse.Namespace) -> None:
+    from pdmd.judge import train_judge
+
+    train_judge(args.config)
+
+
+def _weights(args: argparse.Namespace) -> None:
+    from pdmd.assets import ASSETS, fetch, write_index
+
+    names = args.names or list(ASSETS)
+    if args.output:
+        write_index(names, args.output)
+    for name in names:
+        fetch(name)
+
+
+def _clip(args: argparse.Namespace) -> None:
+    from pdmd.networks.small_clip import save_small_clip, train_small_clip
+    from pdmd.storage import write_json
+
+    model, scores = train_small_clip(args.updates)
+    write_json(args.output.with_suffix(".json"), scores)
+    save_small_clip(model, args.output)
+
+
+def _validate(args: argparse.Namespace) -> None:
+    from pdmd.scoring import validate_metrics
+
+    validate_metrics(args.config)
+
+
 def _fit(args: argparse.Namespace) -> None:
     from pdmd.distributed import join
     from pdmd.stages import fit_base, fit_runs
@@ -58,6 +102,12 @@ def _fit(args: argparse.Namespace) -> None:
             fit_runs(args.config, args.seeds, world)
         else:
             fit_base(args.config, world)
+
+
+def _keep(args: argparse.Namespace) -> None:
+    from pdmd.stages import keep
+
+    keep(args.config, args.output)
 
 
 def _bank(args: argparse.Namespace) -> None:
@@ -181,8 +231,19 @@ def parser() -> argparse.ArgumentParser:
     )
     stage("encode", _encode, "encode pictures to whitened latents")
     stage("classifier", _classifier, "train the classifier that scores pictures")
+    stage("render", _render, "render pictures or clips, and encode them to latents")
+    stage("embed", _embed, "encode prompts by the text encoder")
+    stage("judge", _judge, "train the classifier that scores pictures and clips with prompts")
+    weights = command("weights", _weights, "fetch the weights of frozen networks into the cache")
+    weights.add_argument("--names", nargs="*", help="of weights (default: all)")
+    weights.add_argument("--output", type=Path, help="where to say what was fetched")
+    clip = command("clip", _clip, "train the small CLIP that scores alignment")
+    clip.add_argument("--updates", type=int, required=True, help="of its training")
+    clip.add_argument("--output", type=Path, required=True, help="where its weights go")
     fit = stage("fit", _fit, "fit the base network, or with --seeds one velocity a seed", "device")
     fit.add_argument("--seeds", type=int, nargs="+", help="train together")
+    kept = stage("keep", _keep, "keep a fitted base network, to start from it later")
+    kept.add_argument("--output", type=Path, required=True, help="where its weights go")
     stage("bank", _bank, "precompute what the frozen experts hand to a phase", "phase", "seeds")
     stage("distill", _distill, "train the expert of one phase", "phase", "seeds", "device")
     launch = command("launch", _launch, "run fit or distill in several processes")
@@ -192,6 +253,7 @@ def parser() -> argparse.ArgumentParser:
     launch.add_argument("command", nargs="*", help="fit or distill and its arguments, after --")
     stage("sample", _sample, "draw every seed's samples of record", "seeds")
     stage("evaluate", _evaluate, "score samples, and samplers over training", "seeds")
+    stage("validate", _validate, "try the metrics on real data with known damage")
     for name, run, text in (
         ("tables", _tables, "write a scenario's tables"),
         ("figures", _figures, "draw a scenario's figures"),

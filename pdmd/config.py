@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from pdmd.catalogue import LATENT, PROMPTED
 from pdmd.errors import UserError
 from pdmd.launch import check_hardware
 
@@ -102,6 +103,7 @@ IDENTITY = ("results", "scenario", "threads")
 PARTS: dict[str, tuple[str, ...]] = {
     "data": ("data",),
     "classifier": ("data", "classifier"),
+    "text": ("data",),
     "base": ("flow", "data", "model", "fit", "save"),
     "fit": ("kind", "flow", "data", "model", "fit", "save"),
     "bank": ("kind", "flow", "data", "model", "student", "bank"),
@@ -111,7 +113,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "table": ("kind", "title", "data", "student", "evaluate", "seeds"),
 }
 SETTINGS = ".state/settings.json"  # below the results folder
-SHARED = ("data", "classifier", "base")
+SHARED = ("data", "text", "classifier", "base")
 JOBS = {
     "teacher": ("sample", "evaluate", "table"),
     "distill": ("bank", "distill", "sample", "evaluate", "table"),
@@ -268,28 +270,75 @@ DATA_KEYS = {
     "atoms": {"positions"},
     "grid": {"per_side", "std", "least_weight", "seed"},
     "digits": {"heldout", "copies", "components", "whitening", "seed"},
+    "emoji": {"px", "copies", "heldout", "codec", "seed"},
+    "moving": {"px", "objects", "cameras", "heldout", "codec", "seed", "image"},
+}
+OPTIONAL = {"image"}
+MODELS_OF_TEXT = ("qwen", "wan")
+MODELS = {
+    "atoms": "mlp",
+    "grid": "mlp",
+    "digits": "conditional-mlp",
+    "emoji": "qwen",
+    "moving": "wan",
 }
 
 
 def _check_data(run: Config, where: str) -> None:
     """Values that must fit the kind of data."""
     data, kind = run["data"], run["data"]["kind"]
-    missing, unknown = DATA_KEYS[kind] - set(data), set(data) - DATA_KEYS[kind] - {"kind"}
+    missing = DATA_KEYS[kind] - OPTIONAL - set(data)
+    unknown = set(data) - DATA_KEYS[kind] - {"kind"}
     if missing or unknown:
         raise UserError(
             f"{where}: data: {sorted(set(data) - {'kind'})}: expected"
             f" {sorted(DATA_KEYS[kind])} for data.kind {kind}"
         )
-    if (run["model"]["kind"] == "conditional-mlp") != (kind == "digits"):
-        wanted = "conditional-mlp" if kind == "digits" else "mlp"
+    if kind == "digits" and not 100 <= data["heldout"] <= 900:
+        raise UserError(f"{where}: data.heldout: {data['heldout']}: expected 100 to 900")
+    if run["model"]["kind"] != MODELS[kind]:
         raise UserError(
-            f"{where}: model.kind: {run['model']['kind']!r}: expected {wanted!r} for data.kind"
-            f" {kind}"
+            f"{where}: model.kind: {run['model']['kind']!r}: expected {MODELS[kind]!r} for"
+            f" data.kind {kind}"
         )
-    if kind == "digits" and run["fit"].get("target") == "teacher":
+    if kind in LATENT and run["fit"].get("target", "flow") != "flow":
         raise UserError(
-            f"{where}: fit.target: 'teacher': expected 'flow' for data.kind digits, which have no"
-            " exact velocity"
+            f"{where}: fit.target: {run['fit']['target']!r}: expected 'flow' for data.kind {kind},"
+            " which has no exact velocity"
+        )
+    if kind in LATENT and run["teacher"]["kind"] == "exact":
+        raise UserError(
+            f"{where}: teacher.kind: 'exact': expected 'fitted' for data.kind {kind}, whose"
+            " velocity has no closed form"
+        )
+    if kind in PROMPTED:
+        _check_codec(data["codec"], where)
+        _check_transformer(run, where)
+
+
+def _check_codec(codec: Config, where: str) -> None:
+    """A codec is fitted patches, or the named VAE of a real model."""
+    patches = codec["kind"] == "patches"
+    wanted = {"patch", "channels", "whitening"} if patches else {"weights"}
+    if set(codec) - {"kind"} != wanted:
+        raise UserError(
+            f"{where}: data.codec: {sorted(set(codec) - {'kind'})}: expected {sorted(wanted)} for"
+            f" data.codec.kind {codec['kind']}"
+        )
+
+
+def _check_transformer(run: Config, where: str) -> None:
+    """Values that must fit a Qwen-Image or Wan network."""
+    model = run["model"]
+    if "heads" not in model or model["width"] % (2 * model["heads"]):
+        raise UserError(
+            f"{where}: model.heads: {model.get('heads')}: expected a divisor of half of model.width"
+            f" = {model['width']}"
+        )
+    if run["together"]:
+        raise UserError(
+            f"{where}: together: true: expected false for model.kind {model['kind']}, which holds"
+            " one seed a job"
         )
 
 
@@ -331,13 +380,13 @@ def _check_together(run: Config, where: str) -> None:
             f"{where}: distill.updates: {run['distill']['updates']}: expected at least one for"
             f" each of {len(boundaries)} phases"
         )
-    if teacher["guidance"] != 1 and run["model"]["kind"] != "conditional-mlp":
+    if student["lora"] is not None and run["model"]["kind"] not in MODELS_OF_TEXT:
+        raise UserError(
+            f"{where}: student.lora: {student['lora']}: expected null for model.kind"
+            f" {run['model']['kind']}"
+        )
+    if teacher["guidance"] != 1 and run["model"]["kind"] == "mlp":
         raise UserError(
             f"{where}: teacher.guidance: {teacher['guidance']}: expected 1 for model.kind"
             f" {run['model']['kind']}, which has no null condition"
-        )
-    if teacher["kind"] == "exact" and run["data"]["kind"] == "digits":
-        raise UserError(
-            f"{where}: teacher.kind: 'exact': expected 'fitted' for data.kind digits, whose"
-            " velocity has no closed form"
         )

@@ -114,6 +114,12 @@ class BankStarts:
         return self.x[row, run], None if self.condition is None else self.condition[row, run]
 
 
+def trainable(network: nn.Module, like: nn.Module | None = None) -> list[Tensor]:
+    """A network's parameters that are trained, in it or in another of the same structure."""
+    pairs = zip(network.parameters(), (like or network).parameters(), strict=True)
+    return [p for p, other in pairs if other.requires_grad]
+
+
 def scale_lr(optimizer: torch.optim.Optimizer, factor: float, base: float) -> None:
     """Set every group's learning rate to factor * base."""
     for group in optimizer.param_groups:
@@ -194,9 +200,10 @@ class PhaseTrainer:
         self.starts, self.seeds, self.runs = starts, seeds, len(seeds)
         self.ledger = Ledger()
         self.parameters: dict[str, list[Tensor]] = {
-            "fake": list(roles.fake.parameters()),
-            "generator": list(roles.generator.parameters()),
+            "fake": trainable(roles.fake),
+            "generator": trainable(roles.generator),
         }
+        self.averaged = trainable(roles.average, roles.generator)
         self.modules: Mapping[str, nn.Module] = {
             "fake": roles.fake,
             "generator": roles.generator,
@@ -325,5 +332,4 @@ class PhaseTrainer:
 
     @torch.no_grad()
     def _average(self) -> None:
-        average: list[Tensor] = list(self.roles.average.parameters())
-        torch._foreach_lerp_(average, self.parameters["generator"], 1 - self.recipe.ema)
+        torch._foreach_lerp_(self.averaged, self.parameters["generator"], 1 - self.recipe.ema)

@@ -12,15 +12,17 @@ import torch
 from torch import Tensor
 
 from pdmd import provenance
+from pdmd.catalogue import LATENT, PROMPTED
 from pdmd.config import Config
 from pdmd.data import build_mixture
 from pdmd.draws import Stream
 from pdmd.flow import renoise
 from pdmd.metrics.modes import energy_distance, mixture_metrics
-from pdmd.models.factory import load_files, load_stacked
+from pdmd.models.factory import load_files
 from pdmd.models.mixture import GaussianMixture
 from pdmd.rollout import exit_steps, sample, simulate_to_exit
-from pdmd.stages import Stage, draw_samples, prepare
+from pdmd.scoring import prompted_scorers
+from pdmd.stages import Stage, batches, draw_samples, prepare
 from pdmd.storage import load_tensors, save_tensors, write_json, write_text
 
 Score = Callable[[Tensor, Tensor | None], dict[str, float]]
@@ -32,6 +34,9 @@ REFERENCE_SEED = 10_000  # true samples that scores compare with; no run has thi
 def scorer(stage: Stage) -> Score:
     """(samples, conditions) -> metrics, for the scenario's kind of data."""
     config, paths = stage.config, stage.paths
+    if config["data"]["kind"] in PROMPTED:
+        light, _ = prompted_scorers(stage, None)
+        return light
     if config["data"]["kind"] != "digits":
         mixture = build_mixture(config["data"])
         reference = mixture.draw(Stream([REFERENCE_SEED], 0, "reference"), 4000)
@@ -63,16 +68,23 @@ def evaluate_method(config: Config, seeds: list[int]) -> None:
     prepare(config)
     stage = Stage(config)
     score = scorer(stage)
+    for some in batches(config, seeds):
+        _evaluate_together(stage, score, some)
+
+
+def _evaluate_together(stage: Stage, score: Score, seeds: list[int]) -> None:
+    config = stage.config
     distilled = config["kind"] == "distill"
     frontiers = _frontiers(stage, score, seeds) if distilled else {}
     exits = _exits(stage, score, seeds) if distilled else {}
-    known = distilled and config["data"]["kind"] != "digits"
+    known = distilled and config["data"]["kind"] not in LATENT
     boundaries = _boundaries(stage, seeds) if known else {}
     for seed in seeds:
         samples = stage.paths.seed(seed, "samples.safetensors")
         tensors = load_tensors(samples)
         path = stage.paths.seed(seed, "metrics.json")
-        write_json(path, score(tensors["x"], tensors.get("condition")))
+        whole = prompted_scorers(stage, seed)[1] if config["data"]["kind"] in PROMPTED else score
+        write_json(path, whole(tensors["x"], tensors.get("condition")))
         if seed in frontiers:
             write_text(path.with_name("frontier.csv"), frontiers[seed])
             write_text(path.with_name("exits.csv"), exits[seed])
@@ -92,16 +104,15 @@ def _frontiers(stage: Stage, score: Score, seeds: list[int]) -> dict[int, str]:
     tables: dict[int, list[dict[str, Any]]] = {seed: [] for seed in seeds}
     for step in sorted({int(name.split("/")[0]) for name in stored[0]}):
         states = [
-            {n.split("/")[1]: v for n, v in one.items() if n.startswith(f"{step}/")}
+            {n.split("/", 1)[1]: v for n, v in one.items() if n.startswith(f"{step}/")}
             for one in stored
         ]
-        data = stage.data
-        expert = load_stacked(config["model"], data.dim, data.classes, states, str(files[0]))
+        expert = stage.trained(states, str(files[0]))
         velocities = [*before, *[expert] * (last.last - last.first)]
         x, condition = draw_samples(stage, velocities, last.times, seeds, rows)
         for run, seed in enumerate(seeds):
-            own = x.view(rows, len(seeds), -1)[:, run]
-            labels = None if condition is None else condition.view(rows, -1)[:, run]
+            own = x[run :: len(seeds)]
+            labels = None if condition is None else condition[run :: len(seeds)]
             tables[seed].append({"step": step, **score(own, labels)})
     return {seed: _csv(table) for seed, table in tables.items()}
 
@@ -116,14 +127,14 @@ def _boundaries(stage: Stage, seeds: list[int]) -> dict[int, list[dict[str, floa
     velocities = stage.experts(seeds, stage.phases)
     found: dict[int, list[dict[str, float]]] = {seed: [] for seed in seeds}
     stream = Stream([REFERENCE_SEED], 0, "boundary")
-    x_0, eps = mixture.draw(stream, rows), stream.normal(rows, (stage.data.dim,))
+    x_0, eps = mixture.draw(stream, rows), stream.normal(rows, stage.data.space.shape)
     for phase in stage.phases:
         times = phase.times[: phase.last + 1]
         x, _ = draw_samples(stage, velocities[: phase.last], times, seeds, rows)
         t = torch.full((rows,), phase.end)
         true = renoise(stage.flow, x_0, eps, torch.zeros_like(t), t)
         for run, seed in enumerate(seeds):
-            energy = energy_distance(x.view(rows, len(seeds), -1)[:, run], true)
+            energy = energy_distance(x[run :: len(seeds)], true)
             found[seed].append({"t": phase.end, "energy": energy})
     return found
 
@@ -149,8 +160,8 @@ def _exits(stage: Stage, score: Score, seeds: list[int]) -> dict[int, str]:
             stage.flow, velocities[-1], last, x, condition, exits, len(seeds)
         ).x_s
         for run, seed in enumerate(seeds):
-            own = out.view(rows, len(seeds), -1)[:, run]
-            labels = None if condition is None else condition.view(rows, -1)[:, run]
+            own = out[run :: len(seeds)]
+            labels = None if condition is None else condition[run :: len(seeds)]
             tables[seed].append({"exit": name, **score(own, labels)})
     return {seed: _csv(table) for seed, table in tables.items()}
 
@@ -175,8 +186,8 @@ def evaluate_fit(config: Config, seeds: list[int]) -> None:
     spec, start = config["evaluate"], config["fit"].get("start", 0.0)
     for seed in seeds:
         path = stage.paths.phase(seed, 1, "expert.safetensors")
-        field = load_files(config["model"], stage.data.dim, None, [path])
-        noise = Stream([seed], 0, "sample").normal(spec["samples"], (stage.data.dim,))
+        field = load_files(config["model"], stage.data.space, [path])
+        noise = Stream([seed], 0, "sample").normal(spec["samples"], stage.data.space.shape)
         times = torch.linspace(1, start, spec["steps"] + 1).tolist()
         trajectory, reference = (_trajectory(stage, f, times, noise) for f in (field, mixture))
         out = stage.paths.seed(seed, "samples.safetensors")

@@ -16,7 +16,7 @@ from pdmd.distributed import ALONE, World
 from pdmd.draws import Stream
 from pdmd.flow import Flow, renoise
 from pdmd.ledger import Ledger
-from pdmd.models.base import Condition, VelocityField, VelocityNetwork
+from pdmd.models.base import Condition, VelocityField, VelocityNetwork, without_prompt
 
 WARMUP, CLIP = 100, 1.0
 
@@ -33,6 +33,8 @@ class FitRecipe:
     weight_decay: float = 0.0
     null_share: float = 0.0
     start: float = 0.0
+    kept: str | None = None  # weights of this very fit, made before; None: fit
+    start_from: str | None = None  # weights of a smaller relative; None: new ones
     target: str = "flow"  # Eq. 4, "unbiased" Eq. 11 or "biased" on (start, 1), or the "teacher"
 
 
@@ -99,7 +101,7 @@ class FitTrainer:
         if condition is None or self.null is None:
             return condition
         gone = stream.uniform(self.recipe.batch) < self.recipe.null_share
-        return torch.where(gone, torch.full_like(condition, self.null), condition)
+        return without_prompt(condition, self.null, gone)
 
     def _loss(self, stream: Stream, x_0: Tensor, condition: Condition) -> Tensor:
         recipe, batch = self.recipe, self.recipe.batch
@@ -134,11 +136,12 @@ def heldout_loss(
     """Mean flow-matching loss (Eq. 4, per element) on samples never trained on.
 
     Args:
-        x_0: (N, D); draws: noise draws for each sample.
+        x_0: (N, ...); draws: noise draws for each sample.
     """
     stream = Stream([0], 0, "heldout")
-    x_0 = x_0.repeat(draws, 1)
-    repeated = None if condition is None else condition.repeat(draws)
-    t, eps = stream.uniform(len(x_0)), stream.normal(len(x_0), x_0.shape[1:])
-    x_t = renoise(flow, x_0, eps, torch.zeros_like(t), t)
-    return float(objectives.flow_loss(field(x_t, t, repeated), x_0, eps).mean())
+    losses = []
+    for _ in range(draws):
+        t, eps = stream.uniform(len(x_0)), stream.normal(len(x_0), x_0.shape[1:])
+        x_t = renoise(flow, x_0, eps, torch.zeros_like(t), t)
+        losses.append(objectives.flow_loss(field(x_t, t, condition), x_0, eps))
+    return float(torch.cat(losses).mean())

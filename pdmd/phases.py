@@ -22,6 +22,7 @@ class Phase:
         raw_low, raw_high: range of the raw (unshifted) re-noising time u.
         shift: warps u to t.
         margin: keeps the re-noising time this far from the end of the phase and from 1.
+        floor: least re-noising time, where a phase has a high-noise expert alone (App. C.3).
     """
 
     number: int
@@ -32,6 +33,7 @@ class Phase:
     raw_high: float
     shift: float
     margin: float
+    floor: float = 0.0
 
     @property
     def end(self) -> float:
@@ -41,7 +43,8 @@ class Phase:
     def renoise_times(self, uniform: Tensor) -> Tensor:
         """Map uniform draws in [0, 1), any shape, to re-noising times t ~ T(t_k, .)."""
         raw = self.raw_low + (self.raw_high - self.raw_low) * uniform
-        return shift_time(raw, self.shift).clamp(self.end + self.margin, 1 - self.margin)
+        least = max(self.end + self.margin, self.floor)
+        return shift_time(raw, self.shift).clamp(least, 1 - self.margin)
 
 
 def step_grid(steps: int, shift: float) -> tuple[float, ...]:
@@ -55,7 +58,12 @@ def raw_grid(steps: int) -> Tensor:
 
 
 def split_phases(
-    steps: int, boundaries: Sequence[int], shift: float, interval: str, margin: float
+    steps: int,
+    boundaries: Sequence[int],
+    shift: float,
+    interval: str,
+    margin: float,
+    switch: float = 0.0,
 ) -> tuple[Phase, ...]:
     """Cut the step grid into phases.
 
@@ -63,6 +71,7 @@ def split_phases(
         boundaries: for each phase the number of steps taken when it ends, e.g. (2, 4).
         interval: "nested": re-noise in (t_k, 1), each phase's range contains the one before;
             "disjoint": in (t_k, t_{k-1}), the ablation of Fig. 10.
+        switch: noise level at and above which the model's high-noise expert works, 0 without one.
     Raises:
         ValueError: boundaries that do not rise to `steps`, or an unknown interval.
     """
@@ -83,6 +92,7 @@ def split_phases(
             raw_high=raw[first] if interval == "disjoint" else 1.0,
             shift=shift,
             margin=margin,
+            floor=switch if times[last - 1] >= switch else 0.0,
         )
         for number, (first, last) in enumerate(zip(firsts, boundaries, strict=True), start=1)
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -10,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pdmd import provenance
 from pdmd.bank import INDEX, read_bank, write_bank
+from pdmd.catalogue import LATENT, PROMPTED
 from pdmd.checkpoint import alone
 from pdmd.config import Config
 from pdmd.data import Data, build_data, build_mixture, even_prompts
@@ -24,14 +27,24 @@ from pdmd.errors import UserError
 from pdmd.fit import FitRecipe, FitTrainer, heldout_loss
 from pdmd.flow import FLOWS
 from pdmd.models.base import Condition, Guided, VelocityField, VelocityNetwork
-from pdmd.models.factory import build, load_files, load_stacked, unstack_state
+from pdmd.models.factory import TRANSFORMERS, build, load_stacked, load_state, unstacker, warm_start
 from pdmd.paths import Paths
 from pdmd.phases import Phase, split_phases, step_grid
 from pdmd.rollout import sample
-from pdmd.storage import fingerprint, load_tensors, save_tensors, sha256, write_json
+from pdmd.storage import (
+    fingerprint,
+    load_tensors,
+    read_json,
+    save_tensors,
+    sha256,
+    write_json,
+    write_text,
+)
 from pdmd.training import Finished, Save, clear_state, train, write_runs
 
 BASE_SEED = 0
+CHUNK = 2**18  # numbers of x that a network sees at a time when it samples
+HELDOUT_ROWS = 1000  # of each split, for the losses of a fitted network
 
 
 @contextmanager
@@ -71,7 +84,9 @@ class Stage:
     def phases(self) -> tuple[Phase, ...]:
         """The phases of the student's step grid."""
         names = ("steps", "boundaries", "shift", "interval", "margin")
-        return split_phases(*(self.config["student"][name] for name in names))
+        switch = self.config["model"].get("boundary", 0.0)
+        values = {name: self.config["student"][name] for name in names}
+        return split_phases(**values, switch=switch)
 
     def phase(self, number: int, least: int = 1) -> Phase:
         """One phase by its number. Raises UserError for one that the method does not have."""
@@ -81,24 +96,33 @@ class Stage:
 
     def inputs(self) -> list[Path]:
         """Files that every run of the scenario reads."""
-        return (
-            [self.paths.data("train.safetensors")]
-            if self.config["data"]["kind"] == "digits"
-            else []
-        )
+        kind = self.config["data"]["kind"]
+        names = ["train.safetensors"] if kind in LATENT else []
+        names += ["prompts.safetensors"] if kind in PROMPTED else []
+        return [self.paths.data(name) for name in names]
 
     def exact(self) -> VelocityField | None:
         """The exact velocity, where the data have one."""
         spec = self.config["data"]
-        return None if spec["kind"] == "digits" else build_mixture(spec).to(self.world.device)
+        return None if spec["kind"] in LATENT else build_mixture(spec).to(self.world.device)
 
     def network(self, runs: int, trainable: bool = False) -> VelocityNetwork:
         """The base network, copied for each run."""
         path = self.paths.base("model.safetensors")
         states = [load_tensors(path)] * runs
-        spec, dim, classes = self.config["model"], self.data.dim, self.data.classes
-        network = load_stacked(spec, dim, classes, states, str(path), trainable)
+        network = load_stacked(self.config["model"], self.data.space, states, str(path), trainable)
         return network.to(self.world.device)
+
+    def expert(self, runs: int, trainable: bool = False) -> VelocityNetwork:
+        """The base network as an expert starts from it: all of it, or with a new LoRA adapter."""
+        lora = self.config["student"]["lora"]
+        network = self.network(runs, trainable)
+        if lora is None:
+            return network
+        from pdmd.models.lora import add_lora
+
+        add_lora(network, lora["rank"], lora["alpha"], BASE_SEED)
+        return network if trainable else network.requires_grad_(False)
 
     def teacher(self, runs: int) -> Guided:
         """The guided teacher."""
@@ -114,10 +138,18 @@ class Stage:
         found: list[VelocityField] = []
         for phase in phases:
             files = [self.paths.phase(seed, phase.number, "expert.safetensors") for seed in seeds]
-            expert = load_files(self.config["model"], self.data.dim, self.data.classes, files)
-            expert = expert.to(self.world.device)
-            found += [expert] * (phase.last - phase.first)
+            states = [load_tensors(path) for path in files]
+            found += [self.trained(states, str(files[0]))] * (phase.last - phase.first)
         return found
+
+    def trained(self, states: list[dict[str, Tensor]], where: str) -> VelocityNetwork:
+        """A frozen expert of given weights, one state for each run."""
+        if self.config["student"]["lora"] is None:
+            network = load_stacked(self.config["model"], self.data.space, states, where)
+            return network.to(self.world.device)
+        network = self.expert(len(states))
+        load_state(network, states, where)
+        return network
 
     def save(self) -> Save:
         """How often runs write."""
@@ -130,8 +162,15 @@ class Stage:
 
 
 def fit_base(config: Config, world: World = ALONE) -> None:
-    """Fit the network that students and fake scores start from; the digits' teacher."""
+    """Fit the network that students and fake scores start from; the fitted teacher.
+
+    With `fit.kept` it is one that was fitted before, by the same recipe, and is kept.
+    """
     prepare(config)
+    if config["fit"].get("kept"):
+        if world.leads:
+            use_kept(config)
+        return
     stage = Stage(config, world)
     label, state = f"{config['scenario']} base", stage.paths.state("base", [BASE_SEED])
     path = stage.paths.base("model.safetensors")
@@ -142,18 +181,63 @@ def fit_base(config: Config, world: World = ALONE) -> None:
         if not world.leads:
             return
         extra = _heldout_losses(stage, trainer.average.to("cpu"))
-        write_runs(finished, trainer.average, unstack_state, folders, metadata, path.name, extra)
+        average, unstack = trainer.average, unstacker(trainer.average)
+        write_runs(finished, average, unstack, folders, metadata, path.name, extra)
         provenance.record(path.with_name("provenance.json"), config, [BASE_SEED], stage.inputs())
+
+
+def use_kept(config: Config) -> None:
+    """Take the base network from the file that `fit.kept` names, after a look at its digest.
+
+    Raises:
+        UserError: it is not there, or differs from the digest in the .json beside it.
+    """
+    stage, source = Stage(config), Path(config["fit"]["kept"])
+    if not source.exists():
+        raise UserError(f"fit.kept: {source}: expected the weights of a fitted network")
+    recipe = read_json(source.with_suffix(".json"))
+    if sha256(source) != recipe["sha256"]:
+        raise UserError(f"{source}: sha256 {sha256(source)}: expected {recipe['sha256']}")
+    network = build(config["model"], stage.data.space, 1, BASE_SEED)
+    load_state(network, [load_tensors(source)], str(source))
+    path = stage.paths.base("model.safetensors")
+    metadata = {"scenario": config["scenario"], "phase": "base", "kept": source.name}
+    write_json(path.with_name("metrics.json"), {**recipe, **_heldout_losses(stage, network)})
+    write_text(path.with_name("stats.jsonl"), json.dumps(recipe["last"]) + "\n")
+    state = network.state_dict()
+    last = {f"{recipe['updates']}/{name}": tensor for name, tensor in state.items()}
+    save_tensors(path.with_name("snapshots.safetensors"), last, metadata)
+    save_tensors(path, state, metadata)
+    provenance.record(path.with_name("provenance.json"), config, [BASE_SEED], [source])
+
+
+def keep(config: Config, path: Path) -> None:
+    """Keep a fitted base network for `fit.kept`, with its recipe and digest beside it."""
+    paths = Paths(config)
+    metrics = read_json(paths.base("metrics.json"))
+    made = read_json(paths.base("provenance.json"))
+    save_tensors(path, load_tensors(paths.base("model.safetensors")))
+    recipe = {name: config[name] for name in ("data", "model", "fit", "flow")}
+    known = ("updates", "seconds", "train_loss", "heldout_loss", "last")
+    values = {name: metrics[name] for name in known if name in metrics}
+    origin = {name: made[name] for name in ("commit", "packages")}
+    write_json(
+        path.with_suffix(".json"), {"sha256": sha256(path), **values, **origin, "recipe": recipe}
+    )
 
 
 def _heldout_losses(stage: Stage, field: VelocityField) -> dict[str, float]:
     """Flow-matching losses on pictures trained on and on pictures never seen."""
-    if stage.config["data"]["kind"] != "digits":
+    kind = stage.config["data"]["kind"]
+    if kind not in LATENT or stage.config["data"].get("image"):
         return {}
     losses = {}
     for name in ("train", "heldout"):
         part = load_tensors(stage.paths.data(f"{name}.safetensors"))
-        x_0, labels = part["latents"][:1000], part["labels"][:1000]
+        some = torch.randperm(len(part["latents"]), generator=torch.Generator().manual_seed(0))
+        some = some[:HELDOUT_ROWS]
+        labels = part["prompts"][some, 0] if kind in PROMPTED else part["labels"][some]
+        x_0 = part["latents"][some]
         losses[f"{name}_loss"] = heldout_loss(stage.flow, field, x_0, labels, 8)
     return losses
 
@@ -172,10 +256,14 @@ def fit_runs(config: Config, seeds: list[int], world: World = ALONE) -> None:
 
 def _fit(stage: Stage, seeds: list[int], label: str, state: Path) -> tuple[Finished, FitTrainer]:
     recipe, world = FitRecipe(**stage.config["fit"]), stage.world
-    model = build(stage.config["model"], stage.data.dim, stage.data.classes, len(seeds), seeds[0])
+    model = build(stage.config["model"], stage.data.space, len(seeds), seeds[0])
+    inputs = stage.inputs()
+    if recipe.start_from is not None:
+        inputs.append(Path(recipe.start_from))
+        warm_start(model, load_tensors(inputs[-1]), recipe.start_from)
     model = model.to(world.device)
     trainer = FitTrainer(stage.flow, recipe, model, stage.data, seeds, stage.exact(), world)
-    digest = stage.digest(stage.inputs(), seeds=seeds)
+    digest = stage.digest(inputs, seeds=seeds)
     return train(trainer, recipe.updates, stage.save(), state, digest, label, world), trainer
 
 
@@ -187,8 +275,8 @@ def make_bank(config: Config, phase_number: int, seeds: list[int]) -> None:
     experts = stage.experts(seeds, before)
     x, condition = _from_noise(stage, experts, before[0].times, Stream(seeds, 0, "bank"), rows)
     for run, seed in enumerate(seeds):
-        labels = None if condition is None else condition.view(rows, -1)[:, run]
-        own = x.view(rows, len(seeds), -1)[:, run]
+        labels = None if condition is None else condition[run :: len(seeds)]
+        own = x[run :: len(seeds)]
         write_bank(
             stage.paths.bank(seed, phase_number), own, labels, seed, config["bank"]["shard_rows"]
         )
@@ -202,10 +290,11 @@ def _from_noise(
     stream: Stream,
     rows: int,
     condition: Condition = None,
-    chunk: int = 4096,
 ) -> tuple[Tensor, Condition]:
     """Draw noise (and conditions, unless given) and take len(velocities) steps."""
-    noise = stream.normal(rows, (stage.data.dim,))
+    shape = stage.data.space.shape
+    noise = stream.normal(rows, shape)
+    chunk = max(1, CHUNK // math.prod(shape))
     if condition is None:
         condition = stage.data.prompts(stream, rows)
     runs = len(noise) // rows
@@ -230,8 +319,8 @@ def distill_phase(
     roles = Roles(
         stage.teacher(runs),
         stage.network(runs, trainable=True),
-        stage.network(runs, trainable=True),
-        stage.network(runs),
+        stage.expert(runs, trainable=True),
+        stage.expert(runs),
     )
     starts = _starts(stage, phase, seeds)
     streams = [seed * 1000 + phase_number for seed in seeds]
@@ -278,14 +367,14 @@ def _starts(stage: Stage, phase: Phase, seeds: list[int]) -> Starts:
         labels = [condition.to(device) for _, condition in banks if condition is not None]
         return BankStarts(x, torch.stack(labels, 1) if labels else None)
     experts = stage.experts(seeds, stage.phases[: phase.number - 1])
-    shape = (stage.data.dim,)
+    shape = stage.data.space.shape
     return NoiseStarts(stage.flow, experts, phase.times, shape, stage.data.prompts)
 
 
 def _write_phase(
     stage: Stage,
     finished: Finished,
-    kept: nn.Module,
+    kept: VelocityNetwork,
     seeds: list[int],
     number: int,
     inputs: list[Path],
@@ -296,20 +385,31 @@ def _write_phase(
     for seed, folder in folders.items():
         write_json(folder / "config.json", config)
         provenance.record(folder / "provenance.json", config, [seed], inputs)
-    write_runs(finished, kept, unstack_state, folders, metadata)
+    write_runs(finished, kept, unstacker(kept), folders, metadata)
 
 
 def sample_method(config: Config, seeds: list[int]) -> None:
     """Draw every seed's samples of record; equal seeds see equal noise in every method."""
     prepare(config)
-    stage, rows = Stage(config), config["evaluate"]["samples"]
+    stage = Stage(config)
+    for some in batches(config, seeds):
+        _sample_together(stage, some)
+
+
+def batches(config: Config, seeds: list[int]) -> list[list[int]]:
+    """The seeds that share one network: all of them, but of transformers one at a time."""
+    return [[seed] for seed in seeds] if config["model"]["kind"] in TRANSFORMERS else [seeds]
+
+
+def _sample_together(stage: Stage, seeds: list[int]) -> None:
+    config, rows = stage.config, stage.config["evaluate"]["samples"]
     velocities, times = trained_sampler(stage, seeds)
     x, condition = draw_samples(stage, velocities, times, seeds, rows)
     inputs = stage.inputs()
     for run, seed in enumerate(seeds):
-        tensors = {"x": x.view(rows, len(seeds), -1)[:, run]}
+        tensors = {"x": x[run :: len(seeds)]}
         if condition is not None:
-            tensors["condition"] = condition.view(rows, len(seeds))[:, run]
+            tensors["condition"] = condition[run :: len(seeds)]
         path = stage.paths.seed(seed, "samples.safetensors")
         metadata = {"scenario": config["scenario"], "method": config["method"], "seed": str(seed)}
         save_tensors(path, tensors, metadata)

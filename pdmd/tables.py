@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pdmd import provenance
+from pdmd.catalogue import PROMPTED
 from pdmd.config import Config
 from pdmd.metrics.intervals import mean_interval
 from pdmd.paths import Paths
@@ -21,10 +22,44 @@ MODES = ["modes_covered", "tv", "effective_modes", "spread", "inliers", "energy"
 STYLES = ["modes_covered", "tv"]
 DIVERSITY = ["coverage", "cosine", "feature_cosine", "density", "accuracy", "kid"]
 VELOCITY = ["velocity_rmse", "relative_error", "trajectory_rmse"]
+# The paper's Table 3, and what else shows diversity.
+PICTURES = {
+    "diversity": ["cosine", "lpips", "vendi", "coverage", "cosine_pixels"],
+    "modes": ["modes_coarse", "entropy_coarse", "tv_coarse", "modes_fine", "entropy_fine"],
+    "fidelity": ["fid", "kid", "fid_teacher", "kid_teacher", "density", "accuracy", "clip"],
+}
+# The paper's Table 2 (optical flow, dynamic degree, FID, FVD against the base model), and more.
+CLIPS = {
+    "motion": [
+        "flow",
+        "dynamic",
+        "speed",
+        "speed_w1_teacher",
+        "speed_w1",
+        "modes_free",
+        "entropy_free",
+        "control",
+        "control_camera",
+    ],
+    "diversity": ["cosine", "lpips", "vendi", "coverage"],
+    "fidelity": ["fvd_teacher", "kvd_teacher", "fvd", "kvd", "density", "accuracy", "clip"],
+}
+RECOVERED = {
+    "emoji": ["cosine", "lpips", "vendi", "coverage", "entropy_coarse"],
+    "moving": ["flow", "speed", "speed_w1", "entropy_free", "cosine", "lpips", "coverage"],
+}
+CAPTIONS = {
+    "diversity": "diversity within a prompt",
+    "modes": "known modes covered",
+    "fidelity": "distance to held-out pictures and to the teacher's, alignment",
+    "motion": "motion and its control",
+}
 COST = ["updates", "seconds", "forward_equivalents", "peak_memory_mb"]
 
-FIDELITY = {"grid": "inliers", "digits": "density"}
+FIDELITY = {"grid": "inliers", "digits": "density", "emoji": "density", "moving": "density"}
 EQUAL = {
+    "emoji": ["coverage", "entropy_coarse", "tv_coarse", "accuracy"],
+    "moving": ["coverage", "entropy_free", "speed", "speed_w1", "control", "accuracy"],
     "grid": ["modes_covered", "tv", "effective_modes", "spread"],
     "digits": ["coverage", "cosine", "accuracy", "kid"],
 }
@@ -232,6 +267,36 @@ def boundary_table(configs: Sequence[Config]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+def recovered_table(configs: Sequence[Config], names: Sequence[str]) -> pd.DataFrame:
+    """The share of the gap from DMD2 to the teacher that each method closes, seed by seed.
+
+    (value - DMD2) / (teacher - DMD2): 1 is the teacher, 0 is DMD2, more than 1 is past the teacher.
+    A gap smaller than the spread of its seeds makes the share meaningless: `gap` gives the mean gap
+    and its 95% interval.
+    """
+    import pandas as pd
+
+    metrics = read_metrics(configs)
+    if not {"teacher", "dmd2"} <= metrics.keys():
+        return pd.DataFrame(columns=["method", "n"])
+    pairs = list(zip(metrics["teacher"], metrics["dmd2"], strict=True))
+    found: dict[str, list[dict[str, float]]] = {
+        "gap": [{name: t[name] - d[name] for name in names} for t, d in pairs]
+    }
+    for method, seeds in metrics.items():
+        if method in ("teacher", "dmd2"):
+            continue
+        found[method] = [
+            {name: _share(own[name], t[name], d[name]) for name in names}
+            for own, (t, d) in zip(seeds, pairs, strict=True)
+        ]
+    return interval_table(found, names)
+
+
+def _share(own: float, teacher: float, dmd2: float) -> float:
+    return (own - dmd2) / (teacher - dmd2) if teacher != dmd2 else math.nan
+
+
 def write_tables(configs: Sequence[Config]) -> None:
     """Write every table of one scenario from its resolved runs."""
     first = configs[0]
@@ -243,16 +308,18 @@ def write_tables(configs: Sequence[Config]) -> None:
         write_table(
             table, folder / "velocity", f"{title}: error against the exact velocity. {note}"
         )
+    elif kind in PROMPTED:
+        for name, columns in (PICTURES if kind == "emoji" else CLIPS).items():
+            caption = f"{title}: {CAPTIONS[name]}. {note}"
+            write_table(interval_table(metrics, columns), folder / name, caption)
+        caption = f"{title}: share of the gap from DMD2 to the teacher that is closed. {note}"
+        write_table(recovered_table(configs, RECOVERED[kind]), folder / "recovered", caption)
+        _write_paths_of_training(configs, folder, title, note)
     else:
         modes = MODES if kind == "grid" else STYLES
         what = "modes and fidelity" if kind == "grid" else "writing styles covered"
         write_table(interval_table(metrics, modes), folder / "modes", f"{title}: {what}. {note}")
-        levels = first["evaluate"]["levels"]
-        equal = equal_fidelity_table(configs, levels)
-        caption = f"{title}: diversity where training last passes the same {FIDELITY[kind]}. {note}"
-        write_table(equal, folder / "equal_fidelity", caption)
-        caption = f"{title}: samples by exit step of the last phase, and their mixture. {note}"
-        write_table(exits_table(configs), folder / "exits", caption)
+        _write_paths_of_training(configs, folder, title, note)
         if kind == "grid":
             caption = f"{title}: energy distance to the exact law at the end of each phase. {note}"
             write_table(boundary_table(configs), folder / "boundary", caption)
@@ -264,6 +331,18 @@ def write_tables(configs: Sequence[Config]) -> None:
     write_table(costs, folder / "runs", f"{title}: cost of one seed's training. {note}")
     inputs = [Paths(c).seed(seed, "metrics.json") for c in configs for seed in c["seeds"]]
     provenance.record(folder / "provenance.json", first, first["seeds"], inputs)
+
+
+def _write_paths_of_training(
+    configs: Sequence[Config], folder: Path, title: str, note: str
+) -> None:
+    """The tables that follow training: at equal fidelity, and by exit step."""
+    kind, levels = configs[0]["data"]["kind"], configs[0]["evaluate"]["levels"]
+    equal = equal_fidelity_table(configs, levels)
+    caption = f"{title}: diversity where training last passes the same {FIDELITY[kind]}. {note}"
+    write_table(equal, folder / "equal_fidelity", caption)
+    caption = f"{title}: samples by exit step of the last phase, and their mixture. {note}"
+    write_table(exits_table(configs), folder / "exits", caption)
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

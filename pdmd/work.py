@@ -10,6 +10,7 @@ from typing import Any
 
 from pdmd.config import Config, Experiment
 
+TOKENS = 16  # of a small transformer's sample
 STALE_SECONDS = 60.0  # a job that has not reported for so long is shown as silent
 
 
@@ -28,9 +29,11 @@ class Job:
 
 
 def network_size(model: Config) -> float:
-    """Roughly the number of weights that a row meets."""
-    layers = model["depth"] * (1 if model["kind"] == "mlp" else 4) + 1
-    return float(layers * model["width"] ** 2)
+    """Roughly the number of weights that a row meets, once for each of a transformer's tokens."""
+    each = {"mlp": 1, "conditional-mlp": 4, "qwen": 40, "wan": 14}
+    layers = model["depth"] * each[model["kind"]] + 1
+    rows = TOKENS if model["kind"] in ("qwen", "wan") else 1
+    return float(layers * rows * model["width"] ** 2)
 
 
 def fit_work(run: Config, runs: int) -> float:

@@ -63,6 +63,7 @@ for _scenario in experiment.scenarios:
                 f"bank_{_job}"
             input:
                 frozen(_scenario, _seeds),
+                base=f"{RESULTS}/{_scenario}/base/model.safetensors",
                 config=part("bank", _scenario),
             output:
                 [directory(f"{d}/bank") for d in run_dir(_scenario, _seeds)],

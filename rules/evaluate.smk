@@ -14,9 +14,23 @@ def snapshots(scenario, method):
 
 def judges(scenario):
     """What pictures are scored with."""
-    digits = experiment.scenario(scenario)["data"]["kind"] == "digits"
-    names = ["codec", "train", "heldout", "classifier"] if digits else []
-    return [f"{RESULTS}/{scenario}/data/{name}.safetensors" for name in names]
+    kind, names = experiment.scenario(scenario)["data"]["kind"], []
+    if kind == "digits":
+        names = ["codec", "train", "heldout", "classifier"]
+    if kind in PROMPTED:
+        names = ["codec", "pictures", "judge"]
+    found = [f"{RESULTS}/{scenario}/data/{name}.safetensors" for name in names]
+    return found + ([f"{RESULTS}/clip/small_clip.pt"] if kind in PROMPTED else [])
+
+
+def teachers(scenario):
+    """The teacher's samples, which those of students are compared with, as in the paper."""
+    if experiment.scenario(scenario)["data"]["kind"] not in PROMPTED:
+        return []
+    return [
+        f"{RESULTS}/{scenario}/teacher/seed{seed}/samples.safetensors"
+        for seed in experiment.seeds(scenario)
+    ]
 
 
 def per_seed(scenario, name):
@@ -34,6 +48,7 @@ for _scenario in experiment.scenarios:
         input:
             per_seed(_scenario, "samples.safetensors"),
             judges(_scenario),
+            teachers(_scenario),
             lambda w, s=_scenario: snapshots(s, w.method),
             config=part("evaluate", _scenario),
         output:

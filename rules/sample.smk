@@ -3,11 +3,13 @@
 
 def sampler(scenario, method):
     """The weights that a method's sampler is made of."""
+    base = [f"{RESULTS}/{scenario}/base/model.safetensors"]
     if experiment.runs[scenario, method]["kind"] == "teacher":
-        return [f"{RESULTS}/{scenario}/base/model.safetensors"]
+        return base
     numbers = range(1, experiment.phases(scenario, method) + 1)
     folder = f"{RESULTS}/{scenario}/{method}"
-    return [
+    adapted = experiment.runs[scenario, method]["student"]["lora"] is not None
+    return (base if adapted else []) + [
         f"{folder}/seed{seed}/phase{number}/expert.safetensors"
         for seed in experiment.seeds(scenario)
         for number in numbers

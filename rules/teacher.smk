@@ -3,9 +3,10 @@
 
 def latents(scenario):
     """The precomputed latents, for scenarios whose data are not drawn on the spot."""
-    digits = experiment.scenario(scenario)["data"]["kind"] == "digits"
-    folder = f"{RESULTS}/{scenario}/data"
-    return [f"{folder}/train.safetensors", f"{folder}/heldout.safetensors"] if digits else []
+    kind, folder = experiment.scenario(scenario)["data"]["kind"], f"{RESULTS}/{scenario}/data"
+    names = ["train", "heldout"] if kind in LATENT else []
+    names += ["prompts"] if kind in PROMPTED else []
+    return [f"{folder}/{name}.safetensors" for name in names]
 
 
 rule fit_base:

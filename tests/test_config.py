@@ -8,7 +8,7 @@ import yaml
 from pdmd import cli
 from pdmd.config import load_experiment, merge, read_yaml
 
-SCENARIOS = ("toy1d", "mixture2d", "digits")
+SCENARIOS = ("toy1d", "mixture2d", "digits", "emoji", "moving")
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +41,39 @@ def test_the_configuration_in_the_repository_is_accepted(repository, settings):
 
 # What is wrong -> what the line must say: the key, the value and what was expected.
 WRONG = {
-    "an unknown top key": ({"bogus": 1}, "bogus: 1", "a known key, one of defaults,"),
+    "an unknown top key": ({"bogus": 1}, "bogus: 1", "a known key, one of clip, defaults,"),
     "an unknown scenario": ({"scenarios": ["toy9d"]}, "scenarios: 'toy9d'", "one of digits,"),
     "a scenario that is no list": ({"scenarios": "toy1d"}, "scenarios: 'toy1d'", "type array"),
+    "seeds together in a transformer": (
+        {"overrides": {"emoji": {"together": True}}},
+        "together: true",
+        "false for model.kind qwen",
+    ),
+    "heads that do not divide the width": (
+        {"overrides": {"emoji": {"model": {"heads": 5}}}},
+        "model.heads: 5",
+        "a divisor of half of model.width",
+    ),
+    "a codec without its weights": (
+        {"overrides": {"emoji": {"data": {"codec": {"kind": "AutoencoderKLWan"}}}}},
+        "data.codec: ['channels', 'patch', 'whitening']",
+        "['weights'] for data.codec.kind AutoencoderKLWan",
+    ),
+    "an exact teacher of emoji": (
+        {"overrides": {"emoji": {"teacher": {"kind": "exact"}}}},
+        "teacher.kind: 'exact'",
+        "'fitted' for data.kind emoji",
+    ),
+    "a network that reads no text": (
+        {"overrides": {"moving": {"model": {"kind": "mlp"}}}},
+        "model.kind: 'mlp'",
+        "'wan' for data.kind moving",
+    ),
+    "an adapter where nothing takes one": (
+        {"overrides": {"mixture2d": {"student": {"lora": {"rank": 4, "alpha": 4}}}}},
+        "student.lora",
+        "null for model.kind mlp",
+    ),
     "no scenario": ({"scenarios": []}, "scenarios: []", "at least 1"),
     "the same scenario twice": (
         {"scenarios": ["toy1d", "toy1d"]},

@@ -11,6 +11,7 @@ from pdmd.draws import Stream
 from pdmd.fit import FitRecipe, FitTrainer
 from pdmd.flow import RECTIFIED
 from pdmd.metrics.modes import energy_distance
+from pdmd.models.base import Space
 from pdmd.models.factory import build, load_stacked, unstack_state
 from pdmd.models.mixture import GaussianMixture
 from pdmd.phases import split_phases
@@ -25,7 +26,7 @@ START = GaussianMixture(torch.tensor([[-0.4]]), torch.ones(1), 0.9)  # what the 
 def base():
     """A network fitted to the wrong Gaussian."""
     recipe = FitRecipe(updates=300, batch=256, lr=3e-3, ema=0.9, time="uniform", target="teacher")
-    model = build(MODEL, 1, None, 1, 0)
+    model = build(MODEL, Space((1,)), 1, 0)
     trainer = FitTrainer(RECTIFIED, recipe, model, MixtureData(START), [0], START)
     for step in range(recipe.updates):
         trainer.update(step)
@@ -57,7 +58,7 @@ def moments(base, how, boundaries=(1,), steps=1):
     """Mean and standard deviation of a one-phase student, before and after training."""
     (phase,) = split_phases(steps, boundaries, 1.0, "nested", 0.02)
     fake, generator, average = (
-        load_stacked(MODEL, 1, None, [base], "base", trainable=i < 2) for i in range(3)
+        load_stacked(MODEL, Space((1,)), [base], "base", trainable=i < 2) for i in range(3)
     )
     starts = NoiseStarts(RECTIFIED, [], phase.times, (1,), lambda stream, batch: None)
     roles = Roles(TEACHER, fake, generator, average)
@@ -165,7 +166,7 @@ def test_each_run_draws_from_its_own_bank():
 
 def test_a_learning_rate_decays_over_the_phase(base):
     how = recipe(updates=10, decay=0.1)
-    parts = [load_stacked(MODEL, 1, None, [base], "base", trainable=i < 2) for i in range(3)]
+    parts = [load_stacked(MODEL, Space((1,)), [base], "base", trainable=i < 2) for i in range(3)]
     (phase,) = split_phases(1, (1,), 1.0, "nested", 0.02)
     starts = NoiseStarts(RECTIFIED, [], phase.times, (1,), lambda stream, batch: None)
     trainer = PhaseTrainer(RECTIFIED, phase, how, Roles(TEACHER, *parts), starts, [1])

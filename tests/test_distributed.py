@@ -20,6 +20,7 @@ from pdmd.draws import Stream
 from pdmd.errors import UserError
 from pdmd.fit import FitRecipe, FitTrainer
 from pdmd.flow import RECTIFIED
+from pdmd.models.base import Space
 from pdmd.models.factory import build
 from pdmd.rollout import exit_steps
 from pdmd.storage import load_tensors, read_json, write_json
@@ -323,7 +324,7 @@ def test_one_process_shares_nothing_out():
 
 def test_a_batch_without_equal_shares_is_refused(tiny):
     recipe = FitRecipe(updates=2, batch=64, lr=1e-3, ema=0.9, time="uniform")
-    model = build({"kind": "mlp", "width": 8, "depth": 1}, 2, None, 1, 0)
+    model = build({"kind": "mlp", "width": 8, "depth": 1}, Space((2,)), 1, 0)
     with pytest.raises(UserError) as caught:
         FitTrainer(RECTIFIED, recipe, model, None, [0], None, World(1, 3))
     assert str(caught.value) == "batch: 64: expected a multiple of the 3 processes"

@@ -10,7 +10,13 @@ from pdmd.catalogue import FIGURES
 from pdmd.config import Config
 from pdmd.paths import Paths
 
-MODULES = {"atoms": "toy1d", "grid": "mixture2d", "digits": "digits"}
+MODULES = {
+    "atoms": "toy1d",
+    "grid": "mixture2d",
+    "digits": "digits",
+    "emoji": "emoji",
+    "moving": "moving",
+}
 
 
 def draw_figures(configs: Sequence[Config]) -> None:

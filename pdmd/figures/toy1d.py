@@ -27,6 +27,7 @@ from pdmd.figures.style import (
 )
 from pdmd.flow import FLOWS, renoise
 from pdmd.metrics.intervals import mean_interval
+from pdmd.models.base import Space
 from pdmd.models.factory import load_files
 from pdmd.naming import look
 from pdmd.paths import Paths
@@ -118,7 +119,7 @@ def velocity_curve(config: Config, seed: int) -> Curve:
     paths, mixture = Paths(config), build_mixture(config["data"])
     run = read_json(paths.seed(seed, "config.json"))
     expert = paths.phase(seed, 1, "expert.safetensors")
-    field = load_files(run["model"], mixture.means.shape[1], None, [expert])
+    field = load_files(run["model"], Space(tuple(mixture.means.shape[1:])), [expert])
     times = torch.linspace(1 - MARGIN, run["fit"].get("start", 0.0) + MARGIN, TIMES)
     stream = Stream([REFERENCE_SEED], 0, "error over time")
     x_0 = mixture.draw(stream, DRAWS)

@@ -43,6 +43,7 @@ class VelocityMLP(VelocityNetwork):
         waves: frequencies f of the sin, cos (pi f x) features; none by default.
     """
 
+    stacked = True
     time_waves: Tensor
     x_waves: Tensor
 
@@ -74,6 +75,7 @@ class ConditionalMLP(VelocityNetwork):
         classes: number of classes; index `classes` is the null condition.
     """
 
+    stacked = True
     time_waves: Tensor
 
     def __init__(self, runs: int, dim: int, width: int, depth: int, classes: int):

@@ -19,6 +19,7 @@ from pdmd.digits import CLASSES, fit_codec
 from pdmd.errors import UserError
 from pdmd.figures import draw_figures, results, style
 from pdmd.metrics.intervals import mean_interval
+from pdmd.models.base import Space
 from pdmd.models.factory import build
 from pdmd.naming import LOOKS, look
 from pdmd.paths import Paths
@@ -125,7 +126,7 @@ def fake_fit(config: Config, seed: int) -> None:
     paths, start = Paths(config), 0.0 if config["method"] == "full" else 0.5
     run = {"model": MODEL, "flow": "rectified", "fit": {"start": start}}
     write_json(paths.seed(seed, "config.json"), run)
-    state = build(MODEL, 1, None, 1, seed).state_dict()
+    state = build(MODEL, Space((1,)), 1, seed).state_dict()
     save_tensors(paths.phase(seed, 1, "expert.safetensors"), state)
     reference = torch.randn(1, 20, 1) + torch.linspace(0, 1, 9)[:, None, None]
     tensors = {"times": torch.linspace(1, start, 9), "reference": reference}

@@ -1,0 +1,194 @@
+"""Pictures and clips to latents and back: fixed linear patches, or a VAE of the real models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from pdmd.errors import UserError
+from pdmd.storage import load_metadata, load_tensors, save_tensors
+
+CHUNK = 256  # pictures or clips at a time
+VAES = ("AutoencoderKLWan", "AutoencoderKLQwenImage")
+FITTED_ON = 4000  # pictures or clips that a patch codec is fitted to
+
+
+class Codec(Protocol):
+    """Encodes (N, 3, T, H, W) in [-1, 1] to (N, C, T', H', W') and back; pictures have T = 1."""
+
+    def encode(self, x: Tensor) -> Tensor: ...
+
+    def decode(self, z: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class PatchCodec:
+    """Principal components of space-time patches, each scaled by a power of its deviation.
+
+    Attributes:
+        mean (D,), basis (D, C), scale (C,): D = 3 pt p p; patch: (pt, p, p).
+    """
+
+    mean: Tensor
+    basis: Tensor
+    scale: Tensor
+    patch: tuple[int, int, int]
+
+    def encode(self, x: Tensor) -> Tensor:
+        """(N, 3, T, H, W) in [-1, 1] -> (N, C, T / pt, H / p, W / p)."""
+        return _in_chunks(self._encode, x)
+
+    def _encode(self, x: Tensor) -> Tensor:
+        patches = to_patches(x, self.patch) - self.mean
+        return (patches @ (self.basis / self.scale)).movedim(-1, 1)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(N, C, T', H', W') -> (N, 3, T, H, W), clamped to [-1, 1]."""
+        return _in_chunks(self._decode, z)
+
+    def _decode(self, z: Tensor) -> Tensor:
+        patches = z.movedim(1, -1) @ (self.basis * self.scale).T + self.mean
+        return from_patches(patches, self.patch).clamp(-1, 1)
+
+
+def to_patches(x: Tensor, patch: tuple[int, int, int]) -> Tensor:
+    """(N, 3, T, H, W) -> (N, T / pt, H / p, W / p, 3 pt p p)."""
+    n, channels, frames, height, width = x.shape
+    pt, p, q = patch
+    x = x.view(n, channels, frames // pt, pt, height // p, p, width // q, q)
+    return x.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)
+
+
+def from_patches(patches: Tensor, patch: tuple[int, int, int]) -> Tensor:
+    """The inverse of to_patches, for three colour channels."""
+    n, frames, height, width, _ = patches.shape
+    pt, p, q = patch
+    x = patches.view(n, frames, height, width, 3, pt, p, q).permute(0, 4, 1, 5, 2, 6, 3, 7)
+    return x.reshape(n, 3, frames * pt, height * p, width * q)
+
+
+def fit_patches(
+    x: Tensor, patch: Sequence[int], channels: int, whitening: float
+) -> tuple[PatchCodec, float]:
+    """Fit a patch codec; latents have unit mean variance.
+
+    Args:
+        x: (N, 3, T, H, W) in [-1, 1]; channels: components kept.
+        whitening: power of a component's standard deviation that is divided out.
+    Returns:
+        the codec, and the share of the variance that it keeps.
+    Raises:
+        UserError: the size is not a multiple of the patch, or more channels than a patch has.
+    """
+    size = tuple(int(side) for side in patch)
+    if any(side % part for side, part in zip(x.shape[2:], size, strict=True)):
+        raise UserError(
+            f"data.codec.patch: {list(size)}: expected divisors of {tuple(x.shape[2:])}"
+        )
+    if channels > 3 * size[0] * size[1] * size[2]:
+        raise UserError(
+            f"data.codec.channels: {channels}: expected at most {3 * size[0] * size[1] * size[2]}"
+        )
+    some = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:FITTED_ON]
+    triple = (size[0], size[1], size[2])
+    patches = to_patches(x[some], triple).flatten(0, 3)
+    mean = patches.mean(0)
+    values, vectors = torch.linalg.eigh((patches - mean).T.double().cov())
+    values, vectors = values.flip(0).clamp_min(1e-8).float(), vectors.flip(1).float()
+    kept, basis = values[:channels], vectors[:, :channels]
+    scale = kept.sqrt() ** whitening
+    scale = scale * (kept / scale.square()).mean().sqrt()
+    return PatchCodec(mean, basis, scale, triple), float(kept.sum() / values.sum())
+
+
+class VaeCodec:
+    """A diffusers VAE of the real models, its latents normalised as the pipelines do.
+
+    Args:
+        vae: AutoencoderKLWan or AutoencoderKLQwenImage.
+    """
+
+    def __init__(self, vae: nn.Module):
+        self.vae: Any = vae.eval().requires_grad_(False)
+        config: Any = vae.config
+        shape = (1, -1, 1, 1, 1)
+        self.mean = torch.tensor(config.latents_mean).view(shape)
+        self.std = torch.tensor(config.latents_std).view(shape)
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Tensor:
+        """(N, 3, T, H, W) in [-1, 1] -> normalised latents, the mode of the posterior."""
+
+        def one(part: Tensor) -> Tensor:
+            return (self.vae.encode(part).latent_dist.mode() - self.mean) / self.std
+
+        return _in_chunks(one, x, 8)
+
+    @torch.no_grad()
+    def decode(self, z: Tensor) -> Tensor:
+        """Normalised latents -> (N, 3, T, H, W), clamped to [-1, 1]."""
+
+        def one(part: Tensor) -> Tensor:
+            return self.vae.decode(part * self.std + self.mean).sample.clamp(-1, 1)
+
+        return _in_chunks(one, z, 8)
+
+
+def _in_chunks(run: Any, x: Tensor, size: int = CHUNK) -> Tensor:
+    return torch.cat([run(part) for part in _chunks(x, size)])
+
+
+def _chunks(x: Tensor, size: int) -> Iterator[Tensor]:
+    yield from x.split(size)
+
+
+def load_vae(kind: str, weights: str) -> VaeCodec:
+    """A VAE by class name from a local folder in the hub's layout, or by its name on the hub."""
+    import diffusers
+
+    folder = Path(weights)
+    options = {"subfolder": "vae"} if not folder.exists() or (folder / "vae").exists() else {}
+    try:
+        return VaeCodec(getattr(diffusers, kind).from_pretrained(weights, **options))
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"data.codec.weights: {weights!r}: {reason}: expected a folder or hub name with a"
+            f" {kind}"
+        ) from error
+
+
+def make_codec(spec: Mapping[str, Any], x: Tensor) -> tuple[Codec, float | None]:
+    """The codec of a `codec` section, fitted to x where it has to be.
+
+    Returns:
+        the codec, and the share of the variance kept (None for a VAE).
+    """
+    if spec["kind"] in VAES:
+        return load_vae(spec["kind"], spec["weights"]), None
+    return fit_patches(x, spec["patch"], spec["channels"], spec["whitening"])
+
+
+def save_codec(path: Path, codec: Codec, spec: Mapping[str, Any]) -> None:
+    """Write what decodes a scenario's latents again; of a VAE only its name."""
+    if isinstance(codec, PatchCodec):
+        tensors = {"mean": codec.mean, "basis": codec.basis, "scale": codec.scale}
+        patch = ",".join(map(str, codec.patch))
+        save_tensors(path, tensors, {"kind": "patches", "patch": patch})
+    else:
+        tensors = {"empty": torch.zeros(0)}
+        save_tensors(path, tensors, {"kind": spec["kind"], "weights": spec["weights"]})
+
+
+def load_codec(path: Path) -> Codec:
+    """Read a codec written by `save_codec`."""
+    metadata = load_metadata(path)
+    if metadata["kind"] in VAES:
+        return load_vae(metadata["kind"], metadata["weights"])
+    pt, p, q = (int(side) for side in metadata["patch"].split(","))
+    return PatchCodec(**load_tensors(path), patch=(pt, p, q))

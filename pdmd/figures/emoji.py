@@ -1,0 +1,99 @@
+"""Figures of pictures drawn from text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pdmd.config import Config
+from pdmd.figures import frontier as frontiers
+from pdmd.figures.dots import dots
+from pdmd.figures.results import first_samples
+from pdmd.figures.style import TEXT, new_figure
+from pdmd.figures.training import training as training
+from pdmd.naming import look
+from pdmd.paths import Paths
+from pdmd.prompted import decoded
+from pdmd.prompts import Prompt, read_prompts
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+EACH = 4  # samples of a prompt beside one another: the seeds of the paper's Fig. 6
+SHOWN = {"coarse": 4, "fine": 6}  # prompts of each kind
+
+
+def samples(configs: Sequence[Config]) -> Figure:
+    """A row a prompt, a block of columns a method; one place holds one noise in every block."""
+    prompts = read_prompts(Paths(configs[0]).data("prompts.json"))
+    blocks, rows = [], None
+    for config in configs:
+        found = first_samples(config)
+        if rows is None:
+            rows = chosen(found["condition"], prompts, SHOWN)
+        blocks.append(tile(decoded(config, found["x"])[:, :, 0], found["condition"], rows, EACH))
+    assert rows is not None
+    width = TEXT / len(configs)
+    figure = new_figure(TEXT, len(rows) * width / EACH + 0.25)
+    axes = figure.subplots(1, len(configs), squeeze=False)[0]
+    for ax, config, block in zip(axes, configs, blocks, strict=True):
+        draw_block(ax, block, look(config["method"]).label)
+    label_rows(axes[0], [prompts[number].text for number in rows])
+    return figure
+
+
+def chosen(condition: Tensor, prompts: Sequence[Prompt], shown: dict[str, int]) -> list[int]:
+    """The prompts to show: some of each kind, evenly spread over those that were sampled."""
+    numbers: list[int] = condition.unique().tolist()
+    found = []
+    for kind, wanted in shown.items():
+        mine = [number for number in numbers if prompts[number].kind == kind]
+        step = max(1, len(mine) // wanted)
+        found += mine[::step][:wanted]
+    return found
+
+
+def tile(pictures: Tensor, condition: Tensor, prompts: Sequence[int], each: int) -> np.ndarray:
+    """(rows, columns, 3) in [0, 1]: the first pictures (N, 3, H, W) of each prompt, a row each."""
+    import torch
+
+    size = pictures.shape[-1] + 1
+    image = torch.ones(3, len(prompts) * size - 1, each * size - 1)
+    for row, number in enumerate(prompts):
+        for column, picture in enumerate(pictures[condition == number][:each]):
+            top, left = row * size, column * size
+            image[:, top : top + size - 1, left : left + size - 1] = (picture + 1) / 2
+    array: np.ndarray = image.clamp(0, 1).permute(1, 2, 0).numpy()
+    return array
+
+
+def draw_block(ax: Axes, image: np.ndarray, title: str) -> None:
+    """An image without axes."""
+    ax.imshow(image, interpolation="nearest")
+    ax.set_title(title)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+
+
+def label_rows(ax: Axes, texts: Sequence[str]) -> None:
+    """Say what each row was asked for, left of the first block."""
+    bottom, top = ax.get_ylim()
+    height = (bottom - top) / len(texts)
+    ax.set_yticks([top + (i + 0.5) * height for i in range(len(texts))], texts)
+    ax.tick_params(axis="y", length=0, labelsize=6)
+
+
+def frontier(configs: Sequence[Config]) -> Figure:
+    """Fidelity against two measures of diversity over training."""
+    return frontiers.frontier(configs, ["coverage", "entropy_coarse"])
+
+
+def diversity(configs: Sequence[Config]) -> Figure:
+    """Diversity and fidelity of every method."""
+    return dots(configs, ["cosine", "lpips", "coverage", "kid", "accuracy"])

@@ -1,0 +1,115 @@
+"""Figures of clips drawn from text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pdmd.config import Config
+from pdmd.figures import frontier as frontiers
+from pdmd.figures.dots import dots
+from pdmd.figures.emoji import chosen, draw_block
+from pdmd.figures.results import first_samples, samples_of
+from pdmd.figures.style import FAINT, LABELS, TEXT, marker_of, new_figure
+from pdmd.figures.training import training as training
+from pdmd.metrics.motion import object_motion
+from pdmd.metrics.prompted import prompt_rows
+from pdmd.moving import speeds_of
+from pdmd.naming import look
+from pdmd.paths import Paths
+from pdmd.prompted import decoded
+from pdmd.prompts import read_prompts
+from pdmd.storage import load_tensors
+
+SHOWN = {"free": 2, "stated": 2, "camera": 2}  # prompts of each kind
+
+
+def strips(configs: Sequence[Config]) -> Figure:
+    """A block of rows a prompt, in it a row a method and a column a frame, all from one noise."""
+    prompts = read_prompts(Paths(configs[0]).data("prompts.json"))
+    clips, conditions = {}, {}
+    for config in configs:
+        found = first_samples(config)
+        conditions[config["method"]] = prompt_of(found["condition"])
+        clips[config["method"]] = decoded(config, found["x"])
+    first = configs[0]["method"]
+    numbers = chosen(conditions[first], prompts, SHOWN)
+    columns = 2
+    rows = (len(numbers) + columns - 1) // columns
+    height = TEXT / columns / clips[first].shape[2] * len(configs)
+    figure = new_figure(TEXT, rows * (height + 0.2))
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for ax, number in zip(axes, numbers, strict=False):
+        block = [film(clips[m][conditions[m] == number][0]) for m in clips]
+        draw_block(ax, np.concatenate(block), f"“{prompts[number].text}”")
+        label_strips(ax, [look(m).label for m in clips])
+    return figure
+
+
+def prompt_of(condition):  # type: ignore[no-untyped-def]
+    """The prompts (N,) of conditions with or without an image."""
+    return condition if condition.ndim == 1 else condition[:, 0]
+
+
+def film(clip) -> np.ndarray:  # type: ignore[no-untyped-def]
+    """(3, T, H, W) in [-1, 1] -> its frames side by side, (H + 1, T (W + 1), 3) in [0, 1]."""
+    import torch
+
+    frames = torch.nn.functional.pad((clip.clamp(-1, 1) + 1) / 2, (0, 1, 0, 1), value=1.0)
+    array: np.ndarray = frames.permute(2, 1, 3, 0).flatten(1, 2).numpy()
+    return array
+
+
+def label_strips(ax: Axes, names: Sequence[str]) -> None:
+    """The method of each strip, left of it."""
+    bottom, top = ax.get_ylim()
+    height = (bottom - top) / len(names)
+    ax.set_yticks([top + (i + 0.5) * height for i in range(len(names))], names)
+    ax.tick_params(axis="y", length=0, labelsize=5.5)
+
+
+def motion(configs: Sequence[Config]) -> Figure:
+    """Speeds of clips whose motion the prompt leaves free, beside held-out clips'."""
+    paths = Paths(configs[0])
+    prompts = read_prompts(paths.data("prompts.json"))
+    real = load_tensors(paths.data("pictures.safetensors"))
+    px = real["heldout"].shape[-1]
+    known = real["heldout_speed"][real["heldout_object"] >= 0]
+    figure = new_figure(TEXT, 2.6)
+    columns = (len(configs) + 1) // 2
+    axes = list(figure.subplots(2, columns, sharex=True, sharey=True, squeeze=False).flat)
+    for ax in axes[len(configs) :]:
+        ax.set_axis_off()
+    bins = np.linspace(0, 1.6 * max(speeds_of(px)), 28)
+    for ax, config in zip(axes, configs, strict=False):
+        parts = []
+        for seed in config["seeds"]:
+            found = samples_of(config, seed)
+            free = prompt_rows(prompt_of(found["condition"]), prompts, "free")
+            parts.append(object_motion(decoded(config, found["x"][free])).norm(dim=1).numpy())
+        colour = look(config["method"]).colour
+        ax.hist(np.concatenate(parts), bins, density=True, color=colour, alpha=0.8)
+        for number, speed in enumerate(speeds_of(px)):
+            share = float((known == number).double().mean())
+            ax.axvline(speed, color=FAINT, linewidth=0.5 + 2 * share, zorder=0)
+        ax.set_title(look(config["method"]).label)
+        ax.set_yticks([])
+    for ax in axes[-columns:]:
+        ax.set_xlabel("speed, px a frame")
+    return figure
+
+
+def frontier(configs: Sequence[Config]) -> Figure:
+    """Fidelity against two measures of motion over training."""
+    return frontiers.frontier(configs, ["coverage", "entropy_free"])
+
+
+def diversity(configs: Sequence[Config]) -> Figure:
+    """Diversity, motion and fidelity of every method."""
+    return dots(configs, ["cosine", "speed", "speed_w1", "control", "kvd"])
+
+
+__all__ = ["LABELS", "diversity", "frontier", "marker_of", "motion", "strips", "training"]

@@ -1,0 +1,33 @@
+"""Two experts behind one velocity: high noise and low noise, as in Wan2.2."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pdmd.models.base import Condition, VelocityNetwork, take
+
+
+class Experts(VelocityNetwork):
+    """Rows at t >= boundary go to the high-noise expert, the others to the low-noise one.
+
+    The same rule as WanPipeline's; gradients reach the expert that was used alone.
+    """
+
+    def __init__(self, high: VelocityNetwork, low: VelocityNetwork, boundary: float):
+        super().__init__()
+        self.high, self.low, self.boundary, self.null = high, low, boundary, high.null
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition = None) -> Tensor:
+        """(N, ...), (N,), (N,) or (N, 2) -> (N, ...)."""
+        high = t >= self.boundary
+        if bool(high.all()):
+            return self.high(x_t, t, condition)
+        if not bool(high.any()):
+            return self.low(x_t, t, condition)
+        parts, order = [], []
+        for expert, where in ((self.high, high), (self.low, ~high)):
+            rows = where.nonzero().flatten()
+            parts.append(expert(x_t[rows], t[rows], take(condition, rows)))
+            order.append(rows)
+        return torch.cat(parts)[torch.cat(order).argsort()]

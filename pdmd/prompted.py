@@ -1,0 +1,135 @@
+"""The stages that prepare pictures and clips with prompts: render, encode, embed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pdmd import provenance
+from pdmd.codec import Codec, load_codec, make_codec, save_codec
+from pdmd.config import Config
+from pdmd.paths import Paths
+from pdmd.prompts import Prompt, heldout, read_prompts, write_prompts
+from pdmd.storage import load_tensors, save_tensors, write_json
+
+SPLITS = ("train", "heldout")
+OFTEN = {"free": 4}  # eight known motions need more samples than one
+
+
+def render(config: Config) -> None:
+    """Write the pictures or clips of both splits with their labels, and every prompt."""
+    spec, paths = config["data"], Paths(config)
+    torch.set_num_threads(config["threads"])
+    if spec["kind"] == "emoji":
+        from pdmd.emoji import make_pictures, prompts
+
+        tensors = make_pictures(spec)
+    else:
+        from pdmd.moving import make_clips, prompts
+
+        tensors = make_clips(spec)
+    save_tensors(paths.data("pictures.safetensors"), tensors)
+    write_prompts(paths.data("prompts.json"), prompts())
+    provenance.record(paths.data("pictures.json"), config, [spec["seed"]], [])
+
+
+def to_unit(pictures: Tensor) -> Tensor:
+    """uint8 (N, 3, [T,] H, W) -> float (N, 3, T, H, W) in [-1, 1]."""
+    x = pictures.float() / 127.5 - 1
+    return x if x.ndim == 5 else x.unsqueeze(2)
+
+
+def encode(config: Config) -> None:
+    """Write latents of both splits, their codec, and how exactly it gives pictures back."""
+    spec, paths = config["data"], Paths(config)
+    torch.set_num_threads(config["threads"])
+    source = paths.data("pictures.safetensors")
+    pictures = load_tensors(source)
+    train = to_unit(pictures["train"])
+    codec, kept = make_codec(spec["codec"], train)
+    prompts = read_prompts(paths.data("prompts.json"))
+    for split in SPLITS:
+        latents = codec.encode(to_unit(pictures[split]))
+        tensors = {"latents": latents, "prompts": pictures[f"{split}_prompts"]}
+        if split == "train":
+            tensors["evaluation"] = torch.tensor(evaluation(prompts))
+            if spec.get("image"):
+                tensors |= image_conditions(codec, pictures, prompts)
+        save_tensors(paths.data(f"{split}.safetensors"), tensors)
+    save_codec(paths.data("codec.safetensors"), codec, spec["codec"])
+    held = to_unit(pictures["heldout"])
+    error = (codec.decode(codec.encode(held)) - held).square().mean()
+    metrics = {
+        "latent_shape": list(latents.shape[1:]),
+        "variance_kept": kept,
+        "heldout_psnr_db": float(10 * torch.log10(4 / error)),
+        "train": len(train),
+        "heldout": len(held),
+    }
+    write_json(paths.data("codec.json"), metrics)
+    provenance.record(paths.data("provenance.json"), config, [spec["seed"]], [source])
+
+
+def first_frames(clips: Tensor) -> Tensor:
+    """Clips (N, 3, T, H, W) of which only the first frame is left; the rest is grey (0)."""
+    kept = torch.zeros_like(clips)
+    kept[:, :, :1] = clips[:, :, :1]
+    return kept
+
+
+def image_conditions(
+    codec: Codec, pictures: dict[str, Tensor], prompts: list[Prompt]
+) -> dict[str, Tensor]:
+    """What image-to-video is conditioned on: one image a training row, then those of evaluation.
+
+    Each prompt of evaluation gets a held-out clip whose truth it states, so that text and image
+    agree; `evaluation` holds (prompt, image) pairs.
+    """
+    from pdmd.models.conditions import first_frame_condition
+
+    numbers = evaluation(prompts)
+    rows = [matching_row(pictures, prompts[n], i) for i, n in enumerate(numbers)]
+    clips = torch.cat([pictures["train"], pictures["heldout"][rows]])
+    images = first_frame_condition(codec.encode(first_frames(to_unit(clips))))
+    first = len(pictures["train"])
+    pairs = [[number, first + i] for i, number in enumerate(numbers)]
+    return {"images": images, "evaluation": torch.tensor(pairs)}
+
+
+def evaluation(prompts: list[Prompt]) -> list[int]:
+    """The prompts that samples of record are drawn for, equally often; free ones more often."""
+    return [n for n in heldout(prompts) for _ in range(OFTEN.get(prompts[n].kind, 1))]
+
+
+def matching_row(pictures: dict[str, Tensor], prompt: Prompt, number: int) -> int:
+    """A held-out clip for which a prompt is true, another one for another number."""
+    fits = torch.ones(len(pictures["heldout"]), dtype=torch.bool)
+    for name, value in prompt.truth.items():
+        if value is not None:
+            fits &= pictures[f"heldout_{name}"] == value
+    found = fits.nonzero().flatten()
+    return int(found[number % len(found)])
+
+
+def embed(config: Config) -> None:
+    """Write the text encoder's token rows of every prompt, as valid rows."""
+    from pdmd.models.conditions import save_conditions
+    from pdmd.networks.minilm import load_minilm
+
+    paths = Paths(config)
+    torch.set_num_threads(config["threads"])
+    source = paths.data("prompts.json")
+    prompts = read_prompts(source)
+    encoder = load_minilm()
+    rows = encoder.tokens([prompt.text for prompt in prompts])
+    null = next(i for i, prompt in enumerate(prompts) if prompt.kind == "null")
+    metadata: dict[str, Any] = {"encoder": "all-MiniLM-L6-v2"}
+    save_conditions(paths.data("prompts.safetensors"), rows, null, metadata)
+    provenance.record(paths.data("embedding.json"), config, [], [source])
+
+
+def decoded(config: Config, latents: Tensor) -> Tensor:
+    """Latents (N, C, T, H, W) of a scenario -> pictures (N, 3, T, H, W) in [-1, 1]."""
+    return load_codec(Paths(config).data("codec.safetensors")).decode(latents)

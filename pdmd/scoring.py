@@ -1,0 +1,130 @@
+"""Scorers of pictures and clips with prompts, put together from a scenario's files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pdmd.judge import load_judge
+from pdmd.metrics.prompted import EmojiMetrics, MovingMetrics, Reference
+from pdmd.moving import DIRECTIONS, speeds_of
+from pdmd.paths import Paths
+from pdmd.prompted import decoded, to_unit
+from pdmd.prompts import Prompt, read_prompts
+from pdmd.stages import Stage
+from pdmd.storage import load_tensors
+
+VALIDATED = 240  # clips that metrics are validated on
+Score = Callable[[Tensor, Tensor | None], dict[str, float]]
+
+
+def prompted_scorers(stage: Stage, seed: int | None) -> tuple[Score, Score]:
+    """(latents, conditions) -> scores: the quick ones of training's path, and all of them.
+
+    Args:
+        seed: whose teacher samples the full scores compare with; None: for quick scores alone.
+    """
+    config, paths = stage.config, stage.paths
+    metrics = _metrics(paths.data(""), config["data"]["kind"], config["evaluate"]["neighbours"])
+    if seed is not None:
+        prompts = read_prompts(paths.data("prompts.json"))
+        metrics.networks = networks(config["data"]["kind"], prompts, paths.root)
+        metrics.teacher = None
+        if config["method"] != "teacher":
+            found = load_tensors(paths.scenario / "teacher" / f"seed{seed}" / "samples.safetensors")
+            metrics.teacher = Reference(_pictures(stage, found["x"]))
+            if isinstance(metrics, MovingMetrics):
+                condition = found["condition"]
+                metrics.conditions = condition if condition.ndim == 1 else condition[:, 0]
+
+    def score(how: Callable[[Tensor, Tensor], dict[str, float]]) -> Score:
+        def run(x: Tensor, condition: Tensor | None) -> dict[str, float]:
+            assert condition is not None
+            return how(_pictures(stage, x), condition)
+
+        return run
+
+    return score(metrics), score(metrics.full)
+
+
+def _pictures(stage: Stage, latents: Tensor) -> Tensor:
+    """Latents -> pictures (N, 3, H, W) or clips (N, 3, T, H, W)."""
+    x = decoded(stage.config, latents)
+    return x[:, :, 0] if stage.config["data"]["kind"] == "emoji" else x
+
+
+@cache
+def _metrics(data: Path, kind: str, neighbours: int) -> EmojiMetrics | MovingMetrics:
+    """A scenario's metrics without networks; held-out features are made once a process."""
+    tensors = load_tensors(data / "pictures.safetensors")
+    x = to_unit(tensors["heldout"])
+    labels = {
+        name.removeprefix("heldout_"): values
+        for name, values in tensors.items()
+        if name.startswith("heldout_")
+    }
+    prompts, judge = read_prompts(data / "prompts.json"), load_judge(data / "judge.safetensors")
+    if kind == "emoji":
+        return EmojiMetrics(prompts, judge, Reference(x[:, :, 0]), labels, neighbours)
+    return MovingMetrics(prompts, judge, Reference(x), labels, neighbours)
+
+
+@cache
+def _frozen(root: Path) -> dict[str, Any]:
+    """The frozen networks, loaded once a process."""
+    from pdmd.networks.i3d import load_i3d
+    from pdmd.networks.lite0 import load_lite0
+    from pdmd.networks.lpips import load_lpips
+
+    i3d = load_i3d(128)
+    return {
+        "lite0": load_lite0(),
+        "lpips": load_lpips(),
+        "both": i3d,
+        "i3d": lambda clips: torch.cat(i3d(clips), 1),
+    }
+
+
+def networks(kind: str, prompts: list[Prompt], root: Path) -> dict[str, Any]:
+    """Name -> network, as the metrics want them."""
+    from pdmd.metrics.alignment import clip_score
+    from pdmd.metrics.diversity import lpips_pairwise
+
+    frozen = _frozen(root)
+    path = str(root / "clip" / "small_clip.pt")
+    texts = [prompt.text for prompt in prompts]
+    return {
+        "lite0": frozen["lite0"],
+        "i3d": frozen["i3d"],
+        "lpips": lambda x, condition: lpips_pairwise(frozen["lpips"].pairwise, x, condition),
+        "clip": lambda x, condition: clip_score(path, x, [texts[i] for i in condition.tolist()]),
+    }
+
+
+def validate_metrics(config: dict[str, Any]) -> None:
+    """Write the table of what each metric does on real data with known damage."""
+    from pdmd.tables import write_table
+    from pdmd.validation import clip_plan, picture_plan, validate
+
+    paths, kind = Paths(config), config["data"]["kind"]
+    torch.set_num_threads(config["threads"])
+    tensors = load_tensors(paths.data("pictures.safetensors"))
+    x, frozen = to_unit(tensors["heldout"]), _frozen(paths.root)
+    if kind == "emoji":
+        subject, place = tensors["heldout_object"] // 4, tensors["heldout_object"] % 4
+        mode = place * 4 + tensors["heldout_style"]
+        plan = picture_plan(frozen["lite0"], frozen["lpips"].pairwise, None)
+        table = validate(x[:, :, 0], subject, mode, plan)
+    else:
+        rows = (tensors["heldout_object"] >= 0).nonzero().flatten()[:VALIDATED]
+        known = list(DIRECTIONS.values()), speeds_of(x.shape[-1])
+        plan = clip_plan(frozen["both"], *known)
+        mode = tensors["heldout_direction"] * len(known[1]) + tensors["heldout_speed"]
+        table = validate(x[rows], tensors["heldout_object"][rows], mode[rows], plan)
+    caption = f"{config['title']}: metrics on real data with known damage."
+    write_table(table, paths.scenario / "tables" / "validation", caption)
