@@ -6,7 +6,7 @@ SHELL := bash
 .ONESHELL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slurm ablations record minute lint format lock clean
+.PHONY: help setup demo test test-slurm small teachers ablations record minute lint format lock clean
 
 ACTIVATE := export PATH="$(CURDIR)/.venv/bin:$$PATH"
 INSTALL := .venv/bin/python -m pip install -q -q --no-input --disable-pip-version-check
@@ -28,6 +28,16 @@ test: .venv/.ready ## run the tests
 test-slurm: .venv/.ready ## run every test on a SLURM of its own, the slow ones too (as root)
 	@$(ACTIVATE)
 	PDMD_REQUIRE_SLURM=1 PDMD_SLOW_SLURM=1 .venv/bin/python -m pytest tests/slurm --durations=10
+
+small: .venv/.ready ## run the small image and video models in full: every method, three seeds
+	@$(ACTIVATE)
+	export OMP_NUM_THREADS=1
+	.venv/bin/python -m pdmd demo -- --configfile config/small.yaml
+
+teachers: .venv/.ready ## fit the small teachers anew, by the recipe of the kept ones
+	@$(ACTIVATE)
+	export OMP_NUM_THREADS=1
+	.venv/bin/python -m pdmd demo -- --configfile config/teachers.yaml
 
 ablations: .venv/.ready ## run what the demo leaves out: bank on and off, exits, gradient
 	@$(ACTIVATE)

@@ -7,13 +7,19 @@ TABLES = {
     "atoms": ["velocity", "runs"],
     "grid": ["modes", "diversity", "equal_fidelity", "exits", "boundary", "runs"],
     "digits": ["diversity", "modes", "equal_fidelity", "exits", "runs"],
-    "emoji": ["diversity", "modes", "fidelity", "recovered", "equal_fidelity", "exits", "runs"],
-    "moving": ["motion", "diversity", "fidelity", "recovered", "equal_fidelity", "exits", "runs"],
+    "emoji": [
+        *("diversity", "modes", "fidelity", "recovered", "equal_fidelity", "exits", "experts"),
+        "runs",
+    ],
+    "moving": [
+        *("motion", "diversity", "fidelity", "recovered", "equal_fidelity", "exits", "experts"),
+        "runs",
+    ],
 }
 FIGURES = {
     "atoms": ["trajectories", "velocity_error"],
     "grid": ["samples", "frontier", "modes", "training"],
     "digits": ["samples", "frontier", "diversity", "training"],
-    "emoji": ["samples", "frontier", "diversity", "training"],
-    "moving": ["strips", "motion", "frontier", "diversity", "training"],
+    "emoji": ["samples", "frontier", "diversity", "experts", "training"],
+    "moving": ["strips", "motion", "frontier", "diversity", "experts", "training"],
 }

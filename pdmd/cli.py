@@ -90,7 +90,7 @@ def _clip(args: argparse.Namespace) -> None:
 def _validate(args: argparse.Namespace) -> None:
     from pdmd.scoring import validate_metrics
 
-    validate_metrics(args.config)
+    validate_metrics(args.config, args.output)
 
 
 def _fit(args: argparse.Namespace) -> None:
@@ -253,7 +253,8 @@ def parser() -> argparse.ArgumentParser:
     launch.add_argument("command", nargs="*", help="fit or distill and its arguments, after --")
     stage("sample", _sample, "draw every seed's samples of record", "seeds")
     stage("evaluate", _evaluate, "score samples, and samplers over training", "seeds")
-    stage("validate", _validate, "try the metrics on real data with known damage")
+    tried = stage("validate", _validate, "try the metrics on real data with known damage")
+    tried.add_argument("--output", type=Path, required=True, help="table, without its ending")
     for name, run, text in (
         ("tables", _tables, "write a scenario's tables"),
         ("figures", _figures, "draw a scenario's figures"),

@@ -15,7 +15,13 @@ from pdmd.errors import UserError
 from pdmd.storage import write_text
 from pdmd.work import describe, running, training_jobs, work_done
 
-HEADLINES = (("mixture2d", "modes"), ("digits", "diversity"), ("toy1d", "velocity"))
+HEADLINES = (
+    ("mixture2d", "modes"),
+    ("digits", "diversity"),
+    ("toy1d", "velocity"),
+    ("emoji", "diversity"),
+    ("moving", "motion"),
+)
 
 
 def snakemake_command(arguments: Sequence[str]) -> list[str]:

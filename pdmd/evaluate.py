@@ -24,6 +24,7 @@ from pdmd.rollout import exit_steps, sample, simulate_to_exit
 from pdmd.scoring import prompted_scorers
 from pdmd.stages import Stage, batches, draw_samples, prepare
 from pdmd.storage import load_tensors, save_tensors, write_json, write_text
+from pdmd.swaps import changes, swapped_samples
 
 Score = Callable[[Tensor, Tensor | None], dict[str, float]]
 
@@ -88,9 +89,19 @@ def _evaluate_together(stage: Stage, score: Score, seeds: list[int]) -> None:
         if seed in frontiers:
             write_text(path.with_name("frontier.csv"), frontiers[seed])
             write_text(path.with_name("exits.csv"), exits[seed])
+        if distilled and config["data"]["kind"] in PROMPTED and len(stage.phases) == 2:
+            _write_swaps(stage, seed)
         if seed in boundaries:
             write_json(path.with_name("boundary.json"), boundaries[seed])
         provenance.record(path.with_name("evaluation.json"), config, [seed], [samples])
+
+
+def _write_swaps(stage: Stage, seed: int) -> None:
+    """Write experts.safetensors and experts.csv: samples with one expert exchanged."""
+    variants, condition = swapped_samples(stage, seed)
+    path = stage.paths.seed(seed, "experts.safetensors")
+    save_tensors(path, {**variants, "condition": condition})
+    write_text(path.with_suffix(".csv"), _csv(changes(stage.config, variants)))
 
 
 def _frontiers(stage: Stage, score: Score, seeds: list[int]) -> dict[int, str]:

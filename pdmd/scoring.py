@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pdmd import provenance
 from pdmd.judge import load_judge
 from pdmd.metrics.prompted import EmojiMetrics, MovingMetrics, Reference
 from pdmd.moving import DIRECTIONS, speeds_of
@@ -19,7 +20,7 @@ from pdmd.prompts import Prompt, read_prompts
 from pdmd.stages import Stage
 from pdmd.storage import load_tensors
 
-VALIDATED = 240  # clips that metrics are validated on
+VALIDATED = 3  # objects on whose clips metrics are validated: I3D is slow
 Score = Callable[[Tensor, Tensor | None], dict[str, float]]
 
 
@@ -30,7 +31,10 @@ def prompted_scorers(stage: Stage, seed: int | None) -> tuple[Score, Score]:
         seed: whose teacher samples the full scores compare with; None: for quick scores alone.
     """
     config, paths = stage.config, stage.paths
-    metrics = _metrics(paths.data(""), config["data"]["kind"], config["evaluate"]["neighbours"])
+    spec = config["evaluate"]
+    metrics = _metrics(paths.data(""), config["data"]["kind"], spec["neighbours"])
+    if isinstance(metrics, MovingMetrics):
+        metrics.fvd_clips = spec["video_samples"]
     if seed is not None:
         prompts = read_prompts(paths.data("prompts.json"))
         metrics.networks = networks(config["data"]["kind"], prompts, paths.root)
@@ -74,6 +78,24 @@ def _metrics(data: Path, kind: str, neighbours: int) -> EmojiMetrics | MovingMet
     return MovingMetrics(prompts, judge, Reference(x), labels, neighbours)
 
 
+def _clip_features(root: Path) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """The small CLIP's features of pictures, and those of the categories' texts."""
+    from clip import tokenize
+
+    from pdmd.emoji import CATEGORIES
+    from pdmd.metrics.alignment import load_clip
+    from pdmd.networks.small_clip import CONTEXT, UNSEEN, prepare
+    from pdmd.prompts import with_article
+
+    model = load_clip(str(root / "clip" / "small_clip.pt"))
+    size = model.visual.input_resolution
+    texts = [UNSEEN.format(a=with_article(name)) for name in CATEGORIES]
+    with torch.no_grad():
+        return lambda x: model.encode_image(prepare(x, size)), model.encode_text(
+            tokenize(texts, CONTEXT)
+        )
+
+
 @cache
 def _frozen(root: Path) -> dict[str, Any]:
     """The frozen networks, loaded once a process."""
@@ -106,8 +128,8 @@ def networks(kind: str, prompts: list[Prompt], root: Path) -> dict[str, Any]:
     }
 
 
-def validate_metrics(config: dict[str, Any]) -> None:
-    """Write the table of what each metric does on real data with known damage."""
+def validate_metrics(config: dict[str, Any], path: Path) -> None:
+    """Write the table of what each metric does on real data with known damage, three files."""
     from pdmd.tables import write_table
     from pdmd.validation import clip_plan, picture_plan, validate
 
@@ -118,13 +140,16 @@ def validate_metrics(config: dict[str, Any]) -> None:
     if kind == "emoji":
         subject, place = tensors["heldout_object"] // 4, tensors["heldout_object"] % 4
         mode = place * 4 + tensors["heldout_style"]
-        plan = picture_plan(frozen["lite0"], frozen["lpips"].pairwise, None)
+        plan = picture_plan(frozen["lite0"], frozen["lpips"].pairwise, _clip_features(paths.root))
         table = validate(x[:, :, 0], subject, mode, plan)
     else:
-        rows = (tensors["heldout_object"] >= 0).nonzero().flatten()[:VALIDATED]
+        subject = tensors["heldout_object"]
+        rows = ((subject >= 0) & (subject < VALIDATED)).nonzero().flatten()
         known = list(DIRECTIONS.values()), speeds_of(x.shape[-1])
         plan = clip_plan(frozen["both"], *known)
         mode = tensors["heldout_direction"] * len(known[1]) + tensors["heldout_speed"]
-        table = validate(x[rows], tensors["heldout_object"][rows], mode[rows], plan)
+        table = validate(x[rows], subject[rows], mode[rows], plan)
     caption = f"{config['title']}: metrics on real data with known damage."
-    write_table(table, paths.scenario / "tables" / "validation", caption)
+    write_table(table, path, caption)
+    sources = [paths.data("pictures.safetensors"), paths.root / "clip" / "small_clip.pt"]
+    provenance.record(path.with_suffix(".json"), config, [], sources)

@@ -41,6 +41,7 @@ from pdmd.storage import (
     write_text,
 )
 from pdmd.training import Finished, Save, clear_state, train, write_runs
+from pdmd.work import job_label
 
 BASE_SEED = 0
 CHUNK = 2**18  # numbers of x that a network sees at a time when it samples
@@ -325,7 +326,7 @@ def distill_phase(
     starts = _starts(stage, phase, seeds)
     streams = [seed * 1000 + phase_number for seed in seeds]
     trainer = PhaseTrainer(stage.flow, phase, recipe, roles, starts, streams, world)
-    label = f"{config['scenario']} {config['method']} phase {phase_number}"
+    label = job_label(config, phase_number, seeds)
     state = stage.paths.state(f"phase{phase_number}", seeds)
     digest = stage.digest(inputs, seeds=seeds, phase=phase_number)
     with holding(state, world):

@@ -249,6 +249,25 @@ def exits_table(configs: Sequence[Config]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
 
 
+def experts_table(configs: Sequence[Config]) -> pd.DataFrame:
+    """How pictures change when one of two experts is exchanged: in layout, and in detail."""
+    import pandas as pd
+
+    frames = []
+    for config in configs:
+        if config["kind"] != "distill" or len(config["student"]["boundaries"]) != 2:
+            continue
+        paths = [Paths(config).seed(seed, "experts.csv") for seed in config["seeds"]]
+        seeds = [pd.read_csv(path).set_index("variant") for path in paths]
+        for variant in seeds[0].index:
+            found = [seed.loc[variant].to_dict() for seed in seeds]
+            frame = interval_table({config["method"]: found}, ["layout", "detail"])
+            frame.insert(1, "variant", variant)
+            frames.append(frame)
+    columns = ["method", "variant", "n"]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+
+
 def boundary_table(configs: Sequence[Config]) -> pd.DataFrame:
     """How far the samples that leave each phase are from the teacher's law at that noise level."""
     import pandas as pd
@@ -314,6 +333,8 @@ def write_tables(configs: Sequence[Config]) -> None:
             write_table(interval_table(metrics, columns), folder / name, caption)
         caption = f"{title}: share of the gap from DMD2 to the teacher that is closed. {note}"
         write_table(recovered_table(configs, RECOVERED[kind]), folder / "recovered", caption)
+        caption = f"{title}: change of pictures when one expert is exchanged. {note}"
+        write_table(experts_table(configs), folder / "experts", caption)
         _write_paths_of_training(configs, folder, title, note)
     else:
         modes = MODES if kind == "grid" else STYLES

@@ -416,7 +416,8 @@ def validate(
     Returns:
         damage, metric, the mean and 95% interval over splits (they share samples, so it is narrower
         than of independent draws) of real, damaged and change; expected and reason; ordered: "yes"
-        if the interval of the change lies on the expected side of 0, or holds 0 for "stays".
+        if the interval of the change lies on the expected side of 0, or holds 0 for "stays" (by
+        chance it does not, one time in twenty or more).
     Raises:
         UserError: too few samples; a rule names a damage that the plan lacks.
     """

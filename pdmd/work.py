@@ -54,6 +54,15 @@ def phase_work(run: Config, runs: int, number: int) -> float:
     return updates * distill["batch"] * runs * calls * network_size(run["model"])
 
 
+def job_label(run: Config, phase: int | None, seeds: list[int]) -> str:
+    """What a training job calls itself; seeds that never share a job are told apart."""
+    label = f"{run['scenario']} {run['method']}"
+    if phase is not None:
+        label += f" phase {phase}"
+    alone = run["model"]["kind"] in ("qwen", "wan")
+    return f"{label} seed {seeds[0]}" if alone else label
+
+
 def training_jobs(experiment: Experiment) -> list[Job]:
     """Every training job of an experiment."""
     jobs = []
@@ -62,9 +71,8 @@ def training_jobs(experiment: Experiment) -> list[Job]:
         methods = experiment.method_names(scenario)
         if experiment.select(scenario, ["distill", "teacher"]):
             run = experiment.runs[scenario, methods[0]]
-            jobs.append(
-                Job(f"{scenario} base", folder / "base/model.safetensors", fit_work(run, 1))
-            )
+            work = 0.0 if run["fit"].get("kept") else fit_work(run, 1)
+            jobs.append(Job(f"{scenario} base", folder / "base/model.safetensors", work))
         for method in methods:
             run = experiment.runs[scenario, method]
             if run["kind"] == "teacher":
@@ -76,7 +84,7 @@ def training_jobs(experiment: Experiment) -> list[Job]:
                     size = (
                         fit_work(run, len(seeds)) if fits else phase_work(run, len(seeds), number)
                     )
-                    name = f"{scenario} {method}" + ("" if fits else f" phase {number}")
+                    name = job_label(run, None if fits else number, seeds)
                     jobs.append(Job(name, output, size))
     return jobs
 

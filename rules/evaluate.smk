@@ -20,7 +20,8 @@ def judges(scenario):
     if kind in PROMPTED:
         names = ["codec", "pictures", "judge"]
     found = [f"{RESULTS}/{scenario}/data/{name}.safetensors" for name in names]
-    return found + ([f"{RESULTS}/clip/small_clip.pt"] if kind in PROMPTED else [])
+    networks = [f"{RESULTS}/clip/small_clip.pt", f"{RESULTS}/weights.json"]
+    return found + (networks if kind in PROMPTED else [])
 
 
 def teachers(scenario):
@@ -85,3 +86,25 @@ for _scenario in experiment.scenarios:
             digest=digest("evaluate", _scenario),
         shell:
             "python -m pdmd evaluate --config {input.config} --seeds {params.seeds}"
+
+
+rule validate:
+    input:
+        f"{RESULTS}/{{scenario}}/data/pictures.safetensors",
+        f"{RESULTS}/clip/small_clip.pt",
+        f"{RESULTS}/weights.json",
+        config=shared("classifier"),
+    output:
+        multiext(f"{RESULTS}/metrics_validation/{{scenario}}", ".csv", ".md", ".tex"),
+    benchmark:
+        f"{RESULTS}/metrics_validation/{{scenario}}.benchmark.tsv"
+    wildcard_constraints:
+        scenario=scenarios_of(PROMPTED),
+    threads: lambda w: threads_of(w.scenario)
+    resources:
+        **light(),
+    params:
+        digest=digest("classifier"),
+    shell:
+        "python -m pdmd validate --config {input.config}"
+        " --output {RESULTS}/metrics_validation/{wildcards.scenario}"

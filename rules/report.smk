@@ -27,7 +27,9 @@ def figure_paths(scenario):
 
 def scenario_targets(scenario):
     """Everything a person asks of a scenario."""
-    return table_paths(scenario) + figure_paths(scenario)
+    tried = scenario in config["validate"]
+    validation = [f"{RESULTS}/metrics_validation/{scenario}.csv"] if tried else []
+    return table_paths(scenario) + figure_paths(scenario) + validation
 
 
 def scores(scenario):

@@ -144,10 +144,15 @@ def test_damages_are_seen_by_metrics_that_should_see_them(table):
         ("one mode", "coverage"),
         ("collapse", "lpips"),
         ("collapse", "recall"),
-        (IDENTITY, "kid"),
-        (IDENTITY, "vendi"),
     ]:
         assert table.loc[(damage, metric), "ordered"] == "yes", (damage, metric)
+
+
+def test_another_draw_changes_metrics_far_less_than_damage_does(table):
+    """By size: whether an interval holds 0 is a matter of chance, one time in twenty or more."""
+    for damage, metric in [("blur", "kid"), ("collapse", "vendi"), ("collapse", "lpips")]:
+        drawn = abs(table.loc[(IDENTITY, metric), "change_mean"])
+        assert drawn < 0.1 * abs(table.loc[(damage, metric), "change_mean"]), metric
 
 
 def test_a_metric_that_misses_is_in_the_table_with_no(pictures):

@@ -19,11 +19,13 @@ from pdmd.naming import look
 from pdmd.paths import Paths
 from pdmd.prompted import decoded
 from pdmd.prompts import Prompt, read_prompts
+from pdmd.storage import load_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 EACH = 4  # samples of a prompt beside one another: the seeds of the paper's Fig. 6
+VARIANTS = ("both", "first alone", "early second", "early first", "teacher first")
 SHOWN = {"coarse": 4, "fine": 6}  # prompts of each kind
 
 
@@ -87,6 +89,22 @@ def label_rows(ax: Axes, texts: Sequence[str]) -> None:
     height = (bottom - top) / len(texts)
     ax.set_yticks([top + (i + 0.5) * height for i in range(len(texts))], texts)
     ax.tick_params(axis="y", length=0, labelsize=6)
+
+
+def experts(configs: Sequence[Config]) -> Figure:
+    """A two-phase student, and with one of its experts exchanged; one noise a row."""
+    config = next(c for c in configs if c["method"] == "phased2")
+    path = Paths(config).seed(config["seeds"][0], "experts.safetensors")
+    found = load_tensors(path)
+    condition = found.pop("condition")
+    prompts = read_prompts(Paths(config).data("prompts.json"))
+    rows = chosen(condition, prompts, SHOWN)
+    figure = new_figure(TEXT, len(rows) * TEXT / len(VARIANTS) / 2 + 0.3)
+    axes = figure.subplots(1, len(VARIANTS), squeeze=False)[0]
+    for ax, name in zip(axes, VARIANTS, strict=True):
+        draw_block(ax, tile(decoded(config, found[name])[:, :, 0], condition, rows, 2), name)
+    label_rows(axes[0], [prompts[number].text for number in rows])
+    return figure
 
 
 def frontier(configs: Sequence[Config]) -> Figure:

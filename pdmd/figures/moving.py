@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from pdmd.config import Config
 from pdmd.figures import frontier as frontiers
 from pdmd.figures.dots import dots
-from pdmd.figures.emoji import chosen, draw_block
+from pdmd.figures.emoji import VARIANTS, chosen, draw_block
 from pdmd.figures.results import first_samples, samples_of
-from pdmd.figures.style import FAINT, LABELS, TEXT, marker_of, new_figure
+from pdmd.figures.style import FAINT, TEXT, new_figure
 from pdmd.figures.training import training as training
 from pdmd.metrics.motion import object_motion
 from pdmd.metrics.prompted import prompt_rows
@@ -49,15 +51,13 @@ def strips(configs: Sequence[Config]) -> Figure:
     return figure
 
 
-def prompt_of(condition):  # type: ignore[no-untyped-def]
+def prompt_of(condition: Tensor) -> Tensor:
     """The prompts (N,) of conditions with or without an image."""
     return condition if condition.ndim == 1 else condition[:, 0]
 
 
-def film(clip) -> np.ndarray:  # type: ignore[no-untyped-def]
+def film(clip: Tensor) -> np.ndarray:
     """(3, T, H, W) in [-1, 1] -> its frames side by side, (H + 1, T (W + 1), 3) in [0, 1]."""
-    import torch
-
     frames = torch.nn.functional.pad((clip.clamp(-1, 1) + 1) / 2, (0, 1, 0, 1), value=1.0)
     array: np.ndarray = frames.permute(2, 1, 3, 0).flatten(1, 2).numpy()
     return array
@@ -102,6 +102,22 @@ def motion(configs: Sequence[Config]) -> Figure:
     return figure
 
 
+def experts(configs: Sequence[Config]) -> Figure:
+    """A two-phase student's clips, and with one of its experts exchanged; one noise a block."""
+    config = next(c for c in configs if c["method"] == "phased2")
+    found = load_tensors(Paths(config).seed(config["seeds"][0], "experts.safetensors"))
+    condition = prompt_of(found.pop("condition"))
+    prompts = read_prompts(Paths(config).data("prompts.json"))
+    numbers = chosen(condition, prompts, {"free": 2, "stated": 1, "camera": 1})
+    figure = new_figure(TEXT, 4.2)
+    axes = list(figure.subplots(2, 2, squeeze=False).flat)
+    for ax, number in zip(axes, numbers, strict=False):
+        block = [film(decoded(config, found[v])[condition == number][0]) for v in VARIANTS]
+        draw_block(ax, np.concatenate(block), f"“{prompts[number].text}”")
+        label_strips(ax, VARIANTS)
+    return figure
+
+
 def frontier(configs: Sequence[Config]) -> Figure:
     """Fidelity against two measures of motion over training."""
     return frontiers.frontier(configs, ["coverage", "entropy_free"])
@@ -110,6 +126,3 @@ def frontier(configs: Sequence[Config]) -> Figure:
 def diversity(configs: Sequence[Config]) -> Figure:
     """Diversity, motion and fidelity of every method."""
     return dots(configs, ["cosine", "speed", "speed_w1", "control", "kvd"])
-
-
-__all__ = ["LABELS", "diversity", "frontier", "marker_of", "motion", "strips", "training"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -20,7 +21,10 @@ def load_clip(name: str) -> Any:
     """CLIP by the name of OpenAI's weights ("ViT-B/32", fetched once) or from a local file."""
     import clip
 
-    model, _ = clip.load(name, device="cpu", jit=False)
+    with warnings.catch_warnings():
+        # clip.load tries a TorchScript archive before it takes the file for a state dict
+        warnings.filterwarnings("ignore", ".*torch.jit.load.*", FutureWarning)
+        model, _ = clip.load(name, device="cpu", jit=False)
     return model.eval()
 
 

@@ -96,6 +96,7 @@ def train_small_clip(updates: int) -> tuple[nn.Module, dict[str, float]]:
     """
     from clip.model import CLIP
 
+    torch.set_num_threads(1)
     objects = load_objects()
     pool = picture_pool(objects, JITTERS, Stream([0], 0, "clip pictures"))
     with torch.random.fork_rng(devices=[]):

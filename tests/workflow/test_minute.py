@@ -80,7 +80,7 @@ def phases(results, experiment):
 
 def test_every_phase_has_its_files(results, experiment):
     found = list(phases(results, experiment))
-    assert len(found) == 20
+    assert len(found) == 26
     for folder, scenario, method, seed, number in found:
         for name in PHASE:
             assert (folder / name).stat().st_size > 0, folder / name
