@@ -149,7 +149,7 @@ def validate_metrics(config: dict[str, Any], path: Path) -> None:
         plan = clip_plan(frozen["both"], *known)
         mode = tensors["heldout_direction"] * len(known[1]) + tensors["heldout_speed"]
         table = validate(x[rows], subject[rows], mode[rows], plan)
-    caption = f"{config['title']}: metrics on real data with known damage."
+    caption = f"{config['scenario']}: metrics on real data with known damage."
     write_table(table, path, caption)
     sources = [paths.data("pictures.safetensors"), paths.root / "clip" / "small_clip.pt"]
     provenance.record(path.with_suffix(".json"), config, [], sources)
