@@ -17,7 +17,8 @@ HEADLINE = ("inliers", "modes_covered", "tv", "spread", "energy")
 def keep_record(results: Path, docs: Path, readme: Path) -> None:
     """Copy a demo's tables and figures to docs/record and renew README's table from them.
 
-    Tables of the ablations, in <results>/ablations, are kept beside them if they are there.
+    Tables of the ablations and of the small models in full, in <results>/ablations and
+    <results>/small, are kept beside them if they are there.
 
     Raises:
         UserError: the results were made from a dirty checkout or are not there.
@@ -27,6 +28,8 @@ def keep_record(results: Path, docs: Path, readme: Path) -> None:
         raise UserError(f"{results}: no tables: expected a finished `make demo`")
     ablations = _copy(results / "ablations", docs / "ablations", figures=False)
     made |= {f"ablations/{scenario}": source for scenario, source in ablations.items()}
+    small = _copy(results / "small", docs / "small", figures=True)
+    made |= {f"small/{scenario}": source for scenario, source in small.items()}
     write_json(docs / "provenance.json", made)
     write_text(readme, with_headline(readme.read_text(), docs))
 

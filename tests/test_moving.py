@@ -85,7 +85,7 @@ def test_speeds_go_with_the_size_of_the_picture():
     assert speeds_of(24) == [0.75, 2.25]
     labels = {"direction": torch.tensor([0, 3]), "speed": torch.tensor([1, 0])}
     assert motion(labels, 32).tolist() == [[3, 0], [0, -1]]
-    assert list(DIRECTIONS)[0] == "right"
+    assert next(iter(DIRECTIONS)) == "right"
     assert list(DIRECTIONS)[3] == "up"
 
 
