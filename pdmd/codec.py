@@ -100,7 +100,7 @@ def fit_patches(
     mean = patches.mean(0)
     values, vectors = torch.linalg.eigh((patches - mean).T.double().cov())
     values, vectors = values.flip(0).clamp_min(1e-8).float(), vectors.flip(1).float()
-    kept, basis = values[:channels], vectors[:, :channels]
+    kept, basis = values[:channels], vectors[:, :channels].contiguous()
     scale = kept.sqrt() ** whitening
     scale = scale * (kept / scale.square()).mean().sqrt()
     return PatchCodec(mean, basis, scale, triple), float(kept.sum() / values.sum())

@@ -10,6 +10,7 @@ from torch import Tensor
 from pdmd import provenance
 from pdmd.codec import Codec, load_codec, make_codec, save_codec
 from pdmd.config import Config
+from pdmd.errors import UserError
 from pdmd.paths import Paths
 from pdmd.prompts import Prompt, heldout, read_prompts, write_prompts
 from pdmd.storage import load_tensors, save_tensors, write_json
@@ -104,12 +105,20 @@ def evaluation(prompts: list[Prompt]) -> list[int]:
 
 
 def matching_row(pictures: dict[str, Tensor], prompt: Prompt, number: int) -> int:
-    """A held-out clip for which a prompt is true, another one for another number."""
+    """A held-out clip for which a prompt is true, another one for another number.
+
+    Raises:
+        UserError: there is none.
+    """
     fits = torch.ones(len(pictures["heldout"]), dtype=torch.bool)
     for name, value in prompt.truth.items():
         if value is not None:
             fits &= pictures[f"heldout_{name}"] == value
     found = fits.nonzero().flatten()
+    if not len(found):
+        raise UserError(
+            f"data.heldout: {len(fits) // 2}: expected enough clips for one of {prompt.text!r}"
+        )
     return int(found[number % len(found)])
 
 

@@ -114,8 +114,8 @@ rule judge:
 
 rule clip:
     output:
-        f"{RESULTS}/clip/small_clip.pt",
-        f"{RESULTS}/clip/small_clip.json",
+        weights=f"{RESULTS}/clip/small_clip.pt",
+        scores=f"{RESULTS}/clip/small_clip.json",
     benchmark:
         f"{RESULTS}/clip/benchmark.tsv"
     resources:
@@ -123,4 +123,4 @@ rule clip:
     params:
         updates=config["clip"]["updates"],
     shell:
-        "python -m pdmd clip --updates {params.updates} --output {output[0]}"
+        "python -m pdmd clip --updates {params.updates} --output {output.weights}"

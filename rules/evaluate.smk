@@ -105,6 +105,6 @@ rule validate:
         **light(),
     params:
         digest=digest("classifier"),
+        table=lambda w: f"{RESULTS}/metrics_validation/{w.scenario}",
     shell:
-        "python -m pdmd validate --config {input.config}"
-        " --output {RESULTS}/metrics_validation/{wildcards.scenario}"
+        "python -m pdmd validate --config {input.config} --output {params.table}"

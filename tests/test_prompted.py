@@ -1,0 +1,136 @@
+"""The chain of a small Wan model by hand: every twin trains, and trains what it should."""
+
+import copy
+
+import pytest
+import torch
+
+from pdmd import stages
+from pdmd.config import Experiment, merge, read_yaml
+from pdmd.errors import UserError
+from pdmd.models.conditions import save_conditions
+from pdmd.prompted import encode, evaluation, matching_row, render
+from pdmd.prompts import heldout, read_prompts
+from pdmd.storage import load_tensors
+
+TINY = {
+    "methods": ["teacher", "dmd2", "phased2"],
+    "seeds": [1],
+    "data": {"px": 20, "objects": 128, "cameras": 64, "heldout": 160},
+    "model": {"width": 24, "heads": 2, "depth": 1, "feedforward": 16},
+    "fit": {"updates": 2, "batch": 4, "kept": None, "start_from": None},
+    "distill": {"updates": 4, "batch": 4, "fake_updates": 1},
+    "bank": {"rows": 8, "shard_rows": 8},
+    "save": {"log_every": 2, "checkpoint_every": 2, "snapshots": 1},
+    "evaluate": {"samples": 120},
+}
+
+
+def parts_of(repository, folder, scenario, diff=None):
+    """The configs of a tiny scenario's jobs."""
+    settings = read_yaml(repository / "config" / "config.yaml")
+    wanted = {"results": str(folder), "scenarios": [scenario]}
+    wanted["overrides"] = {scenario: merge(TINY, diff or {})}
+    return Experiment(repository, merge(settings, wanted)).parts(scenario)
+
+
+def prepare(parts):
+    """Render, encode, and embed by random rows in the place of the text encoder's."""
+    render(parts["config/data.json"])
+    encode(parts["config/data.json"])
+    paths = stages.Paths(parts["config/data.json"])
+    prompts = read_prompts(paths.data("prompts.json"))
+    generator = torch.Generator().manual_seed(0)
+    rows = [torch.randn(2 + i % 3, 16, generator=generator) for i in range(len(prompts))]
+    save_conditions(paths.data("prompts.safetensors"), rows, len(prompts) - 1, {})
+    return paths, prompts
+
+
+def train(parts, method="phased2"):
+    stages.fit_base(parts["config/base.json"])
+    stages.distill_phase(parts[f"{method}/config/distill.json"], 1, [1])
+    stages.make_bank(parts[f"{method}/config/bank.json"], 2, [1])
+    stages.distill_phase(parts[f"{method}/config/distill.json"], 2, [1])
+    stages.sample_method(parts[f"{method}/config/sample.json"], [1])
+
+
+def test_evaluation_asks_in_unseen_words_and_for_free_motion_often(repository, tmp_path):
+    _, prompts = prepare(parts_of(repository, tmp_path, "moving"))
+    asked = evaluation(prompts)
+    assert set(asked) == set(heldout(prompts))
+    assert all(prompts[number].split == "heldout" for number in asked)
+    free = [number for number in asked if prompts[number].kind == "free"]
+    assert len(free) == 4 * len(set(free))
+
+
+@pytest.mark.parametrize("scenario", ["moving", "movingi2v", "movingmoe"])
+def test_every_twin_goes_through_the_chain(repository, tmp_path, scenario):
+    count = 700 if scenario == "movingi2v" else 160
+    parts = parts_of(repository, tmp_path, scenario, {"data": {"heldout": count}})
+    paths, prompts = prepare(parts)
+    train(parts)
+    found = load_tensors(paths.scenario / "phased2" / "seed1" / "samples.safetensors")
+    assert bool(torch.isfinite(found["x"]).all())
+    assert found["condition"].ndim == (2 if scenario == "movingi2v" else 1)
+    if scenario == "movingi2v":
+        held = load_tensors(paths.data("pictures.safetensors"))
+        for i, number in enumerate(evaluation(prompts)):
+            row = matching_row(held, prompts[number], i)
+            said = {k: v for k, v in prompts[number].truth.items() if v is not None}
+            assert all(int(held[f"heldout_{k}"][row]) == v for k, v in said.items())
+
+
+def test_too_few_heldout_clips_for_first_frames_are_refused(repository, tmp_path):
+    parts = parts_of(repository, tmp_path, "movingi2v", {"data": {"heldout": 8}})
+    with pytest.raises(UserError, match=r"data\.heldout: 8: expected enough clips for one of"):
+        prepare(parts)
+
+
+def test_the_first_phase_of_two_experts_trains_the_high_noise_one_alone(repository, tmp_path):
+    parts = parts_of(repository, tmp_path, "movingmoe")
+    paths, _ = prepare(parts)
+    train(parts)
+    base = load_tensors(paths.base("model.safetensors"))
+    for phase, trained in ((1, "high."), (2, "low.")):
+        file = paths.scenario / "phased2" / "seed1" / f"phase{phase}" / "expert.safetensors"
+        expert = load_tensors(file)
+        moved = {name for name in base if not torch.equal(base[name], expert[name])}
+        assert moved
+        assert all(name.startswith(trained) for name in moved)
+
+
+def test_an_adapter_alone_is_trained_and_kept(repository, tmp_path):
+    parts = parts_of(repository, tmp_path, "moving", {"student": {"lora": {"rank": 2, "alpha": 2}}})
+    paths, _ = prepare(parts)
+    train(parts)
+    file = paths.scenario / "phased2" / "seed1" / "phase2" / "expert.safetensors"
+    expert = load_tensors(file)
+    assert all(".lora_" in name for name in expert)
+    assert any(bool(value.any()) for name, value in expert.items() if "lora_B" in name)
+
+
+def test_a_stopped_run_ends_in_the_same_weights(repository, tmp_path, monkeypatch):
+    parts = parts_of(repository, tmp_path / "whole", "moving")
+    paths, _ = prepare(parts)
+    train(parts)
+    again = copy.deepcopy(parts["dmd2/config/distill.json"])
+    stages.distill_phase(again, 1, [1])
+    file = paths.scenario / "dmd2" / "seed1" / "phase1" / "expert.safetensors"
+    undisturbed = load_tensors(file)
+    calls = iter(range(100))
+    real = stages.PhaseTrainer.update
+
+    def dies(self, step):
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        return real(self, step)
+
+    monkeypatch.setattr(stages.PhaseTrainer, "update", dies)
+    with pytest.raises(KeyboardInterrupt):
+        stages.distill_phase(again, 1, [1])
+    monkeypatch.setattr(stages.PhaseTrainer, "update", real)
+    stages.distill_phase(again, 1, [1])
+    resumed = load_tensors(file)
+    assert all(torch.equal(resumed[name], undisturbed[name]) for name in undisturbed)
+    base = load_tensors(paths.base("model.safetensors"))
+    assert any(not torch.equal(resumed[name], base[name]) for name in base)  # control: it trained
