@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pdmd.catalogue import PROMPTED
 from pdmd.config import Config
 from pdmd.paths import Paths
 from pdmd.storage import load_tensors
@@ -80,6 +81,13 @@ def inputs(configs: Sequence[Config]) -> list[Path]:
             found += [paths.seed(seed, "frontier.csv") for seed in seeds]
             phases = range(1, len(config["student"]["boundaries"]) + 1)
             found += [paths.phase(seed, p, "stats.jsonl") for seed in seeds for p in phases]
+    if configs[0]["data"]["kind"] in PROMPTED:
+        paths = Paths(configs[0])
+        names = ("codec.safetensors", "prompts.json", "pictures.safetensors")
+        found += [paths.data(name) for name in names]
+        for config in configs:
+            if config["method"] == "phased2":
+                found.append(Paths(config).seed(config["seeds"][0], "experts.safetensors"))
     if configs[0]["data"]["kind"] == "digits":
         paths = Paths(configs[0])
         found += [paths.data(f"{name}.safetensors") for name in ("codec", "heldout")]

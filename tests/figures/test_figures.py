@@ -55,7 +55,7 @@ def scenario(tmp_path: Path) -> Scenario:
     return partial(fake_scenario, tmp_path)
 
 
-@pytest.fixture(scope="module", params=FIGURES)
+@pytest.fixture(scope="module", params=METHODS)
 def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """The configs of a scenario of each kind, two seeds, and the files drawn of it."""
     configs = fake_scenario(tmp_path_factory.mktemp(request.param), request.param, [1, 2])
@@ -148,7 +148,7 @@ def drawn(config: Config) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("kind", FIGURES)
+@pytest.mark.parametrize("kind", METHODS)
 @pytest.mark.parametrize("seeds", [[1], [1, 2, 3]], ids=["one seed", "three seeds"])
 @pytest.mark.filterwarnings("error::RuntimeWarning", "error::UserWarning")
 def test_every_figure_of_the_catalogue_appears(
