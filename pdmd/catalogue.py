@@ -2,6 +2,7 @@
 
 PROMPTED = ("emoji", "moving")  # kinds of data that are pictures or clips with prompts
 LATENT = ("digits", *PROMPTED)  # those that train on precomputed latents
+TRANSFORMERS = ("qwen", "wan")  # kinds of model that read text, and hold one seed each
 
 TABLES = {
     "atoms": ["velocity", "runs"],

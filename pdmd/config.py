@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pdmd.catalogue import LATENT, PROMPTED
+from pdmd.catalogue import LATENT, PROMPTED, TRANSFORMERS
 from pdmd.errors import UserError
 from pdmd.launch import check_hardware
 
@@ -274,7 +274,6 @@ DATA_KEYS = {
     "moving": {"px", "objects", "cameras", "heldout", "codec", "seed", "image"},
 }
 OPTIONAL = {"image"}
-MODELS_OF_TEXT = ("qwen", "wan")
 MODELS = {
     "atoms": "mlp",
     "grid": "mlp",
@@ -380,7 +379,7 @@ def _check_together(run: Config, where: str) -> None:
             f"{where}: distill.updates: {run['distill']['updates']}: expected at least one for"
             f" each of {len(boundaries)} phases"
         )
-    if student["lora"] is not None and run["model"]["kind"] not in MODELS_OF_TEXT:
+    if student["lora"] is not None and run["model"]["kind"] not in TRANSFORMERS:
         raise UserError(
             f"{where}: student.lora: {student['lora']}: expected null for model.kind"
             f" {run['model']['kind']}"

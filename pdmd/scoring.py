@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from pdmd.stages import Stage
 from pdmd.storage import load_tensors
 
 VALIDATED = 3  # objects on whose clips metrics are validated: I3D is slow
+FRAME = 128  # px of a frame that I3D sees
+Metrics = EmojiMetrics | MovingMetrics
 Score = Callable[[Tensor, Tensor | None], dict[str, float]]
 
 
@@ -28,23 +31,15 @@ def prompted_scorers(stage: Stage, seed: int | None) -> tuple[Score, Score]:
     """(latents, conditions) -> scores: the quick ones of training's path, and all of them.
 
     Args:
-        seed: whose teacher samples the full scores compare with; None: for quick scores alone.
+        seed: whose teacher samples are compared with; None: none, and for quick scores alone.
     """
     config, paths = stage.config, stage.paths
-    spec = config["evaluate"]
-    metrics = _metrics(paths.data(""), config["data"]["kind"], spec["neighbours"])
-    if isinstance(metrics, MovingMetrics):
-        metrics.fvd_clips = spec["video_samples"]
+    kind, spec = config["data"]["kind"], config["evaluate"]
+    metrics = _metrics(paths.data(""), kind, spec["neighbours"], spec.get("video_samples", 0))
     if seed is not None:
-        prompts = read_prompts(paths.data("prompts.json"))
-        metrics.networks = networks(config["data"]["kind"], prompts, paths.root)
-        metrics.teacher = None
+        metrics = replace(metrics, networks=networks(kind, metrics.prompts, paths.root))
         if config["method"] != "teacher":
-            found = load_tensors(paths.scenario / "teacher" / f"seed{seed}" / "samples.safetensors")
-            metrics.teacher = Reference(_pictures(stage, found["x"]))
-            if isinstance(metrics, MovingMetrics):
-                condition = found["condition"]
-                metrics.conditions = condition if condition.ndim == 1 else condition[:, 0]
+            metrics = _beside_teacher(stage, metrics, seed)
 
     def score(how: Callable[[Tensor, Tensor], dict[str, float]]) -> Score:
         def run(x: Tensor, condition: Tensor | None) -> dict[str, float]:
@@ -56,6 +51,16 @@ def prompted_scorers(stage: Stage, seed: int | None) -> tuple[Score, Score]:
     return score(metrics), score(metrics.full)
 
 
+def _beside_teacher(stage: Stage, metrics: Metrics, seed: int) -> Metrics:
+    """Metrics that compare with the teacher's samples of a seed, too."""
+    path = stage.paths.scenario / "teacher" / f"seed{seed}" / "samples.safetensors"
+    found = load_tensors(path)
+    teacher = Reference(_pictures(stage, found["x"]))
+    if isinstance(metrics, MovingMetrics):
+        return replace(metrics, teacher=teacher, conditions=found["condition"])
+    return replace(metrics, teacher=teacher)
+
+
 def _pictures(stage: Stage, latents: Tensor) -> Tensor:
     """Latents -> pictures (N, 3, H, W) or clips (N, 3, T, H, W)."""
     x = decoded(stage.config, latents)
@@ -63,7 +68,7 @@ def _pictures(stage: Stage, latents: Tensor) -> Tensor:
 
 
 @cache
-def _metrics(data: Path, kind: str, neighbours: int) -> EmojiMetrics | MovingMetrics:
+def _metrics(data: Path, kind: str, neighbours: int, fvd_clips: int) -> Metrics:
     """A scenario's metrics without networks; held-out features are made once a process."""
     tensors = load_tensors(data / "pictures.safetensors")
     x = to_unit(tensors["heldout"])
@@ -75,7 +80,7 @@ def _metrics(data: Path, kind: str, neighbours: int) -> EmojiMetrics | MovingMet
     prompts, judge = read_prompts(data / "prompts.json"), load_judge(data / "judge.safetensors")
     if kind == "emoji":
         return EmojiMetrics(prompts, judge, Reference(x[:, :, 0]), labels, neighbours)
-    return MovingMetrics(prompts, judge, Reference(x), labels, neighbours)
+    return MovingMetrics(prompts, judge, Reference(x), labels, neighbours, fvd_clips=fvd_clips)
 
 
 def _clip_features(root: Path) -> tuple[Callable[[Tensor], Tensor], Tensor]:
@@ -97,35 +102,41 @@ def _clip_features(root: Path) -> tuple[Callable[[Tensor], Tensor], Tensor]:
 
 
 @cache
-def _frozen(root: Path) -> dict[str, Any]:
-    """The frozen networks, loaded once a process."""
-    from pdmd.networks.i3d import load_i3d
+def _lite0() -> Any:
     from pdmd.networks.lite0 import load_lite0
+
+    return load_lite0()
+
+
+@cache
+def _lpips() -> Any:
     from pdmd.networks.lpips import load_lpips
 
-    i3d = load_i3d(128)
-    return {
-        "lite0": load_lite0(),
-        "lpips": load_lpips(),
-        "both": i3d,
-        "i3d": lambda clips: torch.cat(i3d(clips), 1),
-    }
+    return load_lpips()
 
 
-def networks(kind: str, prompts: list[Prompt], root: Path) -> dict[str, Any]:
-    """Name -> network, as the metrics want them."""
+@cache
+def _i3d() -> Any:
+    from pdmd.networks.i3d import load_i3d
+
+    return load_i3d(FRAME)
+
+
+def networks(kind: str, prompts: Sequence[Prompt], root: Path) -> dict[str, Any]:
+    """Name -> network, as the metrics want them; each is loaded once a process."""
     from pdmd.metrics.alignment import clip_score
     from pdmd.metrics.diversity import lpips_pairwise
 
-    frozen = _frozen(root)
-    path = str(root / "clip" / "small_clip.pt")
-    texts = [prompt.text for prompt in prompts]
-    return {
-        "lite0": frozen["lite0"],
-        "i3d": frozen["i3d"],
-        "lpips": lambda x, condition: lpips_pairwise(frozen["lpips"].pairwise, x, condition),
+    path, texts = str(root / "clip" / "small_clip.pt"), [prompt.text for prompt in prompts]
+    pairwise = _lpips().pairwise
+    found = {
+        "lite0": _lite0(),
+        "lpips": lambda x, condition: lpips_pairwise(pairwise, x, condition),
         "clip": lambda x, condition: clip_score(path, x, [texts[i] for i in condition.tolist()]),
     }
+    if kind == "moving":
+        found["i3d"] = lambda clips: torch.cat(_i3d()(clips), 1)
+    return found
 
 
 def validate_metrics(config: dict[str, Any], path: Path) -> None:
@@ -136,17 +147,17 @@ def validate_metrics(config: dict[str, Any], path: Path) -> None:
     paths, kind = Paths(config), config["data"]["kind"]
     torch.set_num_threads(config["threads"])
     tensors = load_tensors(paths.data("pictures.safetensors"))
-    x, frozen = to_unit(tensors["heldout"]), _frozen(paths.root)
+    x = to_unit(tensors["heldout"])
     if kind == "emoji":
         subject, place = tensors["heldout_object"] // 4, tensors["heldout_object"] % 4
         mode = place * 4 + tensors["heldout_style"]
-        plan = picture_plan(frozen["lite0"], frozen["lpips"].pairwise, _clip_features(paths.root))
+        plan = picture_plan(_lite0(), _lpips().pairwise, _clip_features(paths.root))
         table = validate(x[:, :, 0], subject, mode, plan)
     else:
         subject = tensors["heldout_object"]
         rows = ((subject >= 0) & (subject < VALIDATED)).nonzero().flatten()
         known = list(DIRECTIONS.values()), speeds_of(x.shape[-1])
-        plan = clip_plan(frozen["both"], *known)
+        plan = clip_plan(_i3d(), *known)
         mode = tensors["heldout_direction"] * len(known[1]) + tensors["heldout_speed"]
         table = validate(x[rows], subject[rows], mode[rows], plan)
     caption = f"{config['scenario']}: metrics on real data with known damage."

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pdmd import provenance
 from pdmd.bank import INDEX, read_bank, write_bank
-from pdmd.catalogue import LATENT, PROMPTED
+from pdmd.catalogue import LATENT, PROMPTED, TRANSFORMERS
 from pdmd.checkpoint import alone
 from pdmd.config import Config
 from pdmd.data import Data, build_data, build_mixture, even_prompts
@@ -27,7 +27,7 @@ from pdmd.errors import UserError
 from pdmd.fit import FitRecipe, FitTrainer, heldout_loss
 from pdmd.flow import FLOWS
 from pdmd.models.base import Condition, Guided, VelocityField, VelocityNetwork
-from pdmd.models.factory import TRANSFORMERS, build, load_stacked, load_state, unstacker, warm_start
+from pdmd.models.factory import build, load_stacked, load_state, unstacker, warm_start
 from pdmd.paths import Paths
 from pdmd.phases import Phase, split_phases, step_grid
 from pdmd.rollout import sample
@@ -45,6 +45,7 @@ from pdmd.work import job_label
 
 BASE_SEED = 0
 CHUNK = 2**18  # numbers of x that a network sees at a time when it samples
+RECIPE = ("data", "model", "fit")  # what a kept network must have been fitted by
 HELDOUT_ROWS = 1000  # of each split, for the losses of a fitted network
 
 
@@ -184,14 +185,16 @@ def fit_base(config: Config, world: World = ALONE) -> None:
         extra = _heldout_losses(stage, trainer.average.to("cpu"))
         average, unstack = trainer.average, unstacker(trainer.average)
         write_runs(finished, average, unstack, folders, metadata, path.name, extra)
-        provenance.record(path.with_name("provenance.json"), config, [BASE_SEED], stage.inputs())
+        inputs = _fit_inputs(stage)
+        provenance.record(path.with_name("provenance.json"), config, [BASE_SEED], inputs)
 
 
 def use_kept(config: Config) -> None:
     """Take the base network from the file that `fit.kept` names, after a look at its digest.
 
     Raises:
-        UserError: it is not there, or differs from the digest in the .json beside it.
+        UserError: it is not there, differs from the digest in the .json beside it, or was fitted by
+            another recipe than the config has.
     """
     stage, source = Stage(config), Path(config["fit"]["kept"])
     if not source.exists():
@@ -199,6 +202,10 @@ def use_kept(config: Config) -> None:
     recipe = read_json(source.with_suffix(".json"))
     if sha256(source) != recipe["sha256"]:
         raise UserError(f"{source}: sha256 {sha256(source)}: expected {recipe['sha256']}")
+    for name in RECIPE:
+        asked = {k: v for k, v in config[name].items() if k != "kept"}
+        if asked != recipe["recipe"][name]:
+            raise UserError(f"{source}: {name}: {asked}: expected {recipe['recipe'][name]}")
     network = build(config["model"], stage.data.space, 1, BASE_SEED)
     load_state(network, [load_tensors(source)], str(source))
     path = stage.paths.base("model.safetensors")
@@ -209,7 +216,8 @@ def use_kept(config: Config) -> None:
     last = {f"{recipe['updates']}/{name}": tensor for name, tensor in state.items()}
     save_tensors(path.with_name("snapshots.safetensors"), last, metadata)
     save_tensors(path, state, metadata)
-    provenance.record(path.with_name("provenance.json"), config, [BASE_SEED], [source])
+    inputs = [*stage.inputs(), source]
+    provenance.record(path.with_name("provenance.json"), config, [BASE_SEED], inputs)
 
 
 def keep(config: Config, path: Path) -> None:
@@ -218,7 +226,8 @@ def keep(config: Config, path: Path) -> None:
     metrics = read_json(paths.base("metrics.json"))
     made = read_json(paths.base("provenance.json"))
     save_tensors(path, load_tensors(paths.base("model.safetensors")))
-    recipe = {name: config[name] for name in ("data", "model", "fit", "flow")}
+    recipe = {name: config[name] for name in (*RECIPE, "flow")}
+    recipe["fit"] = {k: v for k, v in recipe["fit"].items() if k != "kept"}
     known = ("updates", "seconds", "train_loss", "heldout_loss", "last")
     values = {name: metrics[name] for name in known if name in metrics}
     origin = {name: made[name] for name in ("commit", "packages")}
@@ -255,16 +264,20 @@ def fit_runs(config: Config, seeds: list[int], world: World = ALONE) -> None:
             _write_phase(stage, finished, trainer.average, seeds, 1, stage.inputs())
 
 
+def _fit_inputs(stage: Stage) -> list[Path]:
+    """Every file that decides a fit's weights."""
+    start = stage.config["fit"].get("start_from")
+    return [*stage.inputs(), *([Path(start)] if start else [])]
+
+
 def _fit(stage: Stage, seeds: list[int], label: str, state: Path) -> tuple[Finished, FitTrainer]:
     recipe, world = FitRecipe(**stage.config["fit"]), stage.world
     model = build(stage.config["model"], stage.data.space, len(seeds), seeds[0])
-    inputs = stage.inputs()
     if recipe.start_from is not None:
-        inputs.append(Path(recipe.start_from))
-        warm_start(model, load_tensors(inputs[-1]), recipe.start_from)
+        warm_start(model, load_tensors(Path(recipe.start_from)), recipe.start_from)
     model = model.to(world.device)
     trainer = FitTrainer(stage.flow, recipe, model, stage.data, seeds, stage.exact(), world)
-    digest = stage.digest(inputs, seeds=seeds)
+    digest = stage.digest(_fit_inputs(stage), seeds=seeds)
     return train(trainer, recipe.updates, stage.save(), state, digest, label, world), trainer
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pdmd.data import even_prompts
 from pdmd.draws import Stream
 from pdmd.flow import predict_x0
 from pdmd.models.base import VelocityField
@@ -33,10 +34,8 @@ def swapped_samples(stage: Stage, seed: int) -> tuple[dict[str, Tensor], Tensor]
     final = [stage.experts([seed], (phase,))[0] for phase in stage.phases]
     early = [_early(stage, seed, phase.number) for phase in stage.phases]
     teacher = stage.teacher(1)
-    count = len(stage.data.evaluation) if stage.data.evaluation is not None else 0
-    rows = torch.arange(SAMPLES) * count // SAMPLES
-    assert stage.data.evaluation is not None
-    condition = stage.data.evaluation[rows]
+    condition = even_prompts(stage.data, SAMPLES, 1)
+    assert condition is not None
     noise = Stream([seed], 0, "swaps").normal(SAMPLES, stage.data.space.shape)
 
     def draw(one: VelocityField, other: VelocityField) -> Tensor:
@@ -76,12 +75,11 @@ def changes(config: dict[str, Any], variants: dict[str, Tensor]) -> list[dict[st
         a row a variant: layout, detail: root mean square of the change's part that averages over
         4 x 4 pixels keep, and of the rest.
     """
-    reference = decoded(config, variants["both"]).flatten(0, 1)
-    rows = []
+    reference, rows = decoded(config, variants["both"]), []
     for name, latents in variants.items():
-        change = decoded(config, latents).flatten(0, 1) - reference
-        coarse = functional.avg_pool2d(change.flatten(0, 1)[:, None], COARSE)
-        fine = change.flatten(0, 1)[:, None] - functional.interpolate(coarse, scale_factor=COARSE)
+        change = (decoded(config, latents) - reference).flatten(0, 2)[:, None]
+        coarse = functional.avg_pool2d(change, COARSE)
+        fine = change - functional.interpolate(coarse, scale_factor=COARSE)
         sizes = [float(part.square().mean().sqrt()) for part in (coarse, fine)]
         rows.append({"variant": name, "layout": sizes[0], "detail": sizes[1]})
     return rows

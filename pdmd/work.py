@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pdmd.catalogue import TRANSFORMERS
 from pdmd.config import Config, Experiment
 
 TOKENS = 16  # of a small transformer's sample
@@ -32,7 +33,7 @@ def network_size(model: Config) -> float:
     """Roughly the number of weights that a row meets, once for each of a transformer's tokens."""
     each = {"mlp": 1, "conditional-mlp": 4, "qwen": 40, "wan": 14}
     layers = model["depth"] * each[model["kind"]] + 1
-    rows = TOKENS if model["kind"] in ("qwen", "wan") else 1
+    rows = TOKENS if model["kind"] in TRANSFORMERS else 1
     return float(layers * rows * model["width"] ** 2)
 
 
@@ -59,8 +60,7 @@ def job_label(run: Config, phase: int | None, seeds: list[int]) -> str:
     label = f"{run['scenario']} {run['method']}"
     if phase is not None:
         label += f" phase {phase}"
-    alone = run["model"]["kind"] in ("qwen", "wan")
-    return f"{label} seed {seeds[0]}" if alone else label
+    return f"{label} seed {seeds[0]}" if run["model"]["kind"] in TRANSFORMERS else label
 
 
 def training_jobs(experiment: Experiment) -> list[Job]:

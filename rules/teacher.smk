@@ -9,9 +9,15 @@ def latents(scenario):
     return [f"{folder}/{name}.safetensors" for name in names]
 
 
+def starts(scenario):
+    """Weights that a fit takes or starts from, kept in the repository."""
+    fit = experiment.scenario(scenario)["fit"]
+    return [fit[name] for name in ("kept", "start_from") if fit.get(name)]
+
+
 rule fit_base:
     input:
-        lambda w: latents(w.scenario),
+        lambda w: latents(w.scenario) + starts(w.scenario),
         config=shared("base"),
     output:
         expand(

@@ -11,7 +11,7 @@ from pdmd.errors import UserError
 from pdmd.models.conditions import save_conditions
 from pdmd.prompted import encode, evaluation, matching_row, render
 from pdmd.prompts import heldout, read_prompts
-from pdmd.storage import load_tensors
+from pdmd.storage import load_tensors, read_json
 
 TINY = {
     "methods": ["teacher", "dmd2", "phased2"],
@@ -117,6 +117,7 @@ def test_a_stopped_run_ends_in_the_same_weights(repository, tmp_path, monkeypatc
     stages.distill_phase(again, 1, [1])
     file = paths.scenario / "dmd2" / "seed1" / "phase1" / "expert.safetensors"
     undisturbed = load_tensors(file)
+    file.unlink()
     calls = iter(range(100))
     real = stages.PhaseTrainer.update
 
@@ -130,7 +131,30 @@ def test_a_stopped_run_ends_in_the_same_weights(repository, tmp_path, monkeypatc
         stages.distill_phase(again, 1, [1])
     monkeypatch.setattr(stages.PhaseTrainer, "update", real)
     stages.distill_phase(again, 1, [1])
+    assert read_json(file.with_name("metrics.json"))["restarts"] == 1
     resumed = load_tensors(file)
     assert all(torch.equal(resumed[name], undisturbed[name]) for name in undisturbed)
     base = load_tensors(paths.base("model.safetensors"))
     assert any(not torch.equal(resumed[name], base[name]) for name in base)  # control: it trained
+
+
+def test_a_kept_network_is_taken_whole_and_only_by_its_recipe(repository, tmp_path):
+    parts = parts_of(repository, tmp_path, "moving")
+    paths, _ = prepare(parts)
+    stages.fit_base(parts["config/base.json"])
+    fitted = load_tensors(paths.base("model.safetensors"))
+    kept = tmp_path / "kept.safetensors"
+    stages.keep(parts["config/base.json"], kept)
+    paths.base("model.safetensors").unlink()
+    config = copy.deepcopy(parts["config/base.json"])
+    config["fit"]["kept"] = str(kept)
+    stages.fit_base(config)
+    taken = load_tensors(paths.base("model.safetensors"))
+    assert all(torch.equal(taken[name], fitted[name]) for name in fitted)
+    config["data"]["seed"] += 1
+    with pytest.raises(UserError, match=r"kept\.safetensors: data: .*expected"):
+        stages.fit_base(config)
+    config["data"]["seed"] -= 1
+    kept.write_bytes(kept.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match="sha256"):
+        stages.fit_base(config)

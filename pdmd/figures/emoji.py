@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from pdmd.config import Config
 from pdmd.figures import frontier as frontiers
 from pdmd.figures.dots import dots
-from pdmd.figures.results import first_samples
+from pdmd.figures.results import first_samples, trained
 from pdmd.figures.style import TEXT, new_figure
 from pdmd.figures.training import training as training
 from pdmd.naming import look
@@ -20,9 +21,6 @@ from pdmd.paths import Paths
 from pdmd.prompted import decoded
 from pdmd.prompts import Prompt, read_prompts
 from pdmd.storage import load_tensors
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 EACH = 4  # samples of a prompt beside one another: the seeds of the paper's Fig. 6
 VARIANTS = ("both", "first alone", "early second", "early first", "teacher first")
@@ -61,8 +59,6 @@ def chosen(condition: Tensor, prompts: Sequence[Prompt], shown: dict[str, int]) 
 
 def tile(pictures: Tensor, condition: Tensor, prompts: Sequence[int], each: int) -> np.ndarray:
     """(rows, columns, 3) in [0, 1]: the first pictures (N, 3, H, W) of each prompt, a row each."""
-    import torch
-
     size = pictures.shape[-1] + 1
     image = torch.ones(3, len(prompts) * size - 1, each * size - 1)
     for row, number in enumerate(prompts):
@@ -83,17 +79,32 @@ def draw_block(ax: Axes, image: np.ndarray, title: str) -> None:
         spine.set_visible(False)
 
 
-def label_rows(ax: Axes, texts: Sequence[str]) -> None:
-    """Say what each row was asked for, left of the first block."""
+def label_rows(ax: Axes, texts: Sequence[str], size: float = 6) -> None:
+    """Name the rows of a block, left of it, in letters of `size` points."""
     bottom, top = ax.get_ylim()
     height = (bottom - top) / len(texts)
     ax.set_yticks([top + (i + 0.5) * height for i in range(len(texts))], texts)
-    ax.tick_params(axis="y", length=0, labelsize=6)
+    ax.tick_params(axis="y", length=0, labelsize=size)
+
+
+def two_phased(configs: Sequence[Config]) -> Config | None:
+    """The first method with two experts to exchange."""
+    found = (c for c in trained(configs) if len(c["student"]["boundaries"]) == 2)
+    return next(found, None)
+
+
+def no_experts() -> Figure:
+    """What stands in the place of exchanged experts where no method has two."""
+    figure = new_figure(TEXT, 0.5)
+    figure.text(0.5, 0.5, "no method has two phases", ha="center", va="center")
+    return figure
 
 
 def experts(configs: Sequence[Config]) -> Figure:
     """A two-phase student, and with one of its experts exchanged; one noise a row."""
-    config = next(c for c in configs if c["method"] == "phased2")
+    config = two_phased(configs)
+    if config is None:
+        return no_experts()
     path = Paths(config).seed(config["seeds"][0], "experts.safetensors")
     found = load_tensors(path)
     condition = found.pop("condition")

@@ -6,19 +6,26 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from pdmd.config import Config
 from pdmd.figures import frontier as frontiers
 from pdmd.figures.dots import dots
-from pdmd.figures.emoji import VARIANTS, chosen, draw_block
+from pdmd.figures.emoji import (
+    VARIANTS,
+    chosen,
+    draw_block,
+    label_rows,
+    no_experts,
+    two_phased,
+)
 from pdmd.figures.results import first_samples, samples_of
 from pdmd.figures.style import FAINT, TEXT, new_figure
 from pdmd.figures.training import training as training
 from pdmd.metrics.motion import object_motion
 from pdmd.metrics.prompted import prompt_rows
+from pdmd.models.base import prompt_of
 from pdmd.moving import speeds_of
 from pdmd.naming import look
 from pdmd.paths import Paths
@@ -47,13 +54,8 @@ def strips(configs: Sequence[Config]) -> Figure:
     for ax, number in zip(axes, numbers, strict=False):
         block = [film(clips[m][conditions[m] == number][0]) for m in clips]
         draw_block(ax, np.concatenate(block), f"“{prompts[number].text}”")
-        label_strips(ax, [look(m).label for m in clips])
+        label_rows(ax, [look(m).label for m in clips], 5.5)
     return figure
-
-
-def prompt_of(condition: Tensor) -> Tensor:
-    """The prompts (N,) of conditions with or without an image."""
-    return condition if condition.ndim == 1 else condition[:, 0]
 
 
 def film(clip: Tensor) -> np.ndarray:
@@ -61,14 +63,6 @@ def film(clip: Tensor) -> np.ndarray:
     frames = torch.nn.functional.pad((clip.clamp(-1, 1) + 1) / 2, (0, 1, 0, 1), value=1.0)
     array: np.ndarray = frames.permute(2, 1, 3, 0).flatten(1, 2).numpy()
     return array
-
-
-def label_strips(ax: Axes, names: Sequence[str]) -> None:
-    """The method of each strip, left of it."""
-    bottom, top = ax.get_ylim()
-    height = (bottom - top) / len(names)
-    ax.set_yticks([top + (i + 0.5) * height for i in range(len(names))], names)
-    ax.tick_params(axis="y", length=0, labelsize=5.5)
 
 
 def motion(configs: Sequence[Config]) -> Figure:
@@ -104,7 +98,9 @@ def motion(configs: Sequence[Config]) -> Figure:
 
 def experts(configs: Sequence[Config]) -> Figure:
     """A two-phase student's clips, and with one of its experts exchanged; one noise a block."""
-    config = next(c for c in configs if c["method"] == "phased2")
+    config = two_phased(configs)
+    if config is None:
+        return no_experts()
     found = load_tensors(Paths(config).seed(config["seeds"][0], "experts.safetensors"))
     condition = prompt_of(found.pop("condition"))
     prompts = read_prompts(Paths(config).data("prompts.json"))
@@ -114,7 +110,7 @@ def experts(configs: Sequence[Config]) -> Figure:
     for ax, number in zip(axes, numbers, strict=False):
         block = [film(decoded(config, found[v])[condition == number][0]) for v in VARIANTS]
         draw_block(ax, np.concatenate(block), f"“{prompts[number].text}”")
-        label_strips(ax, VARIANTS)
+        label_rows(ax, VARIANTS, 5.5)
     return figure
 
 

@@ -85,8 +85,8 @@ def inputs(configs: Sequence[Config]) -> list[Path]:
         paths = Paths(configs[0])
         names = ("codec.safetensors", "prompts.json", "pictures.safetensors")
         found += [paths.data(name) for name in names]
-        for config in configs:
-            if config["method"] == "phased2":
+        for config in trained(configs):
+            if len(config["student"]["boundaries"]) == 2:
                 found.append(Paths(config).seed(config["seeds"][0], "experts.safetensors"))
     if configs[0]["data"]["kind"] == "digits":
         paths = Paths(configs[0])

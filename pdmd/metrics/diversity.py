@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pdmd.errors import UserError
 from pdmd.metrics.pictures import pairwise_cosine
+from pdmd.models.base import prompt_of
 
 LEAST = 8  # samples of a prompt, below which its diversity says little
 COVERED_SHARE = 0.2  # of a mode's true share
@@ -36,7 +37,7 @@ def rows_by_prompt(condition: Tensor) -> list[Tensor]:
     Raises:
         UserError: a prompt has fewer than LEAST samples.
     """
-    prompts = condition if condition.ndim == 1 else condition[:, 0]
+    prompts = prompt_of(condition)
     found = []
     for prompt in prompts.unique():
         rows = (prompts == prompt).nonzero().flatten()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pdmd.judge import Judge
-from pdmd.metrics.diversity import mode_shares, vendi_score, within_prompt
+from pdmd.metrics.diversity import ModeShares, mode_shares, vendi_score, within_prompt
 from pdmd.metrics.fidelity import frechet_distance, kernel_distance
 from pdmd.metrics.motion import (
     camera_motion,
@@ -23,11 +24,14 @@ from pdmd.metrics.motion import (
     wasserstein,
 )
 from pdmd.metrics.pictures import coverage_and_density
+from pdmd.models.base import prompt_of
 from pdmd.moving import CAMERAS, DIRECTIONS, PAN, ZOOM, speeds_of
 from pdmd.prompts import Prompt
 
 Features = Callable[[Tensor], Tensor]
 CHUNK = 64  # pictures at a time through a frozen network
+SUBSETS = 20  # of a kernel distance
+CENTRED_ON = 256  # held-out clips whose last frames are the centre of cosines
 
 
 @dataclass
@@ -60,23 +64,39 @@ def prompt_rows(condition: Tensor, prompts: Sequence[Prompt], kind: str) -> Tens
     return kinds[condition].nonzero().flatten()
 
 
-def fidelity(name: str, features: Tensor, real: Tensor, suffix: str = "") -> dict[str, float]:
+def fidelity(features: Tensor, real: Tensor, suffix: str = "") -> dict[str, float]:
     """Frechet and kernel distance of features (N, D) to a reference's (M, D)."""
     size = min(len(features), len(real)) // 2
     return {
-        f"{name}fid{suffix}": frechet_distance(features, real),
-        f"{name}kid{suffix}": kernel_distance(features, real, 20, size, 0),
+        f"fid{suffix}": frechet_distance(features, real),
+        f"kid{suffix}": kernel_distance(features, real, SUBSETS, size, 0),
     }
 
 
-@dataclass
-class EmojiMetrics:
-    """Scores of pictures drawn from coarse and fine prompts.
+def mean_shares(shares: Sequence[ModeShares], kind: str) -> dict[str, float]:
+    """Mode shares of the prompts of a kind, averaged."""
+    return {
+        f"{short}_{kind}": sum(getattr(one, name) for one in shares) / max(len(shares), 1)
+        for short, name in (("modes", "covered"), ("entropy", "entropy"), ("tv", "tv"))
+    }
+
+
+def mean_coverage(pairs: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """Coverage and density of prompts, averaged; NaN of none."""
+    if not pairs:
+        return {"coverage": math.nan, "density": math.nan}
+    coverage, density = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
+    return {"coverage": coverage, "density": density}
+
+
+@dataclass(frozen=True)
+class PromptedMetrics:
+    """What scores of pictures and of clips are made from.
 
     Attributes:
-        prompts: all of the scenario; judge: trained on real pictures only.
-        real: held-out pictures; labels: their objects and styles, (M,) each.
-        networks: name -> frozen network, for the full scores: lite0, lpips, clip.
+        prompts: all of the scenario; judge: trained on real pictures, or frames, only.
+        real: held-out pictures or clips; labels: what is true of them, (M,) each.
+        networks: name -> frozen network, for the full scores.
         teacher: the teacher's samples of the same seed, for the full scores.
     """
 
@@ -87,6 +107,11 @@ class EmojiMetrics:
     neighbours: int
     networks: Mapping[str, Any] = field(default_factory=dict)
     teacher: Reference | None = None
+
+
+@dataclass(frozen=True)
+class EmojiMetrics(PromptedMetrics):
+    """Scores of pictures drawn from coarse and fine prompts; networks: lite0, lpips, clip."""
 
     @property
     def styles(self) -> int:
@@ -134,10 +159,7 @@ class EmojiMetrics:
             place = (guess["object"][mine][:, None] == objects).int().argmax(1)
             modes = place * self.styles + guess["style"][mine]
             found.append(mode_shares(modes, len(objects) * self.styles))
-        return {
-            f"{short}_{kind}": sum(getattr(one, name) for one in found) / max(len(found), 1)
-            for short, name in (("modes", "covered"), ("entropy", "entropy"), ("tv", "tv"))
-        }
+        return mean_shares(found, kind)
 
     def _coverage(self, features: Tensor, condition: Tensor) -> dict[str, float]:
         real = self.real.by("judge", self.judge.features)
@@ -148,8 +170,7 @@ class EmojiMetrics:
             fake = features[condition == number]
             some = real[mine][:: max(1, int(mine.sum()) // max(len(fake), 1))]
             pairs.append(coverage_and_density(fake, some, self.neighbours))
-        coverage, density = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
-        return {"coverage": coverage, "density": density}
+        return mean_coverage(pairs)
 
     @torch.no_grad()
     def full(self, pictures: Tensor, condition: Tensor) -> dict[str, float]:
@@ -170,36 +191,25 @@ class EmojiMetrics:
         scores["vendi"] = vendi_score(lite0 - real.mean(0), condition)
         scores["lpips"] = self.networks["lpips"](pictures, condition)
         scores["clip"] = self.networks["clip"](pictures, condition)
-        scores |= fidelity("", lite0, real)
+        scores |= fidelity(lite0, real)
         if self.teacher is not None:
-            scores |= fidelity(
-                "", lite0, self.teacher.by("lite0", self.networks["lite0"]), "_teacher"
-            )
+            theirs = self.teacher.by("lite0", self.networks["lite0"])
+            scores |= fidelity(lite0, theirs, "_teacher")
         return scores
 
 
-@dataclass
-class MovingMetrics:
+@dataclass(frozen=True)
+class MovingMetrics(PromptedMetrics):
     """Scores of clips drawn from free, stated and camera prompts.
 
     Attributes:
-        prompts: all of the scenario; judge: trained on frames of real clips only.
-        real: held-out clips; labels: their object, direction, speed, camera, scene, (M,) each.
-        networks: name -> frozen network, for the full scores: lite0, lpips, clip, i3d.
-        teacher: the teacher's samples of the same seed; conditions: their (N,) prompts.
-        fvd_clips: how many clips go through I3D.
+        networks: lite0, lpips, clip, i3d; conditions: of the teacher's samples.
+        fvd_clips: how many clips go through I3D; some: held-out clips for frozen networks.
     """
 
-    prompts: Sequence[Prompt]
-    judge: Judge
-    real: Reference
-    labels: Mapping[str, Tensor]
-    neighbours: int
-    networks: Mapping[str, Any] = field(default_factory=dict)
-    teacher: Reference | None = None
     conditions: Tensor | None = None
     fvd_clips: int = 64
-    some: dict[str, Reference] = field(default_factory=dict)  # of the held-out clips, for I3D
+    some: dict[str, Reference] = field(default_factory=dict)
 
     @torch.no_grad()
     def __call__(self, clips: Tensor, condition: Tensor) -> dict[str, float]:
@@ -215,7 +225,7 @@ class MovingMetrics:
                 distance of free clips' speeds to held-out clips and to the teacher's.
             coverage, density: of held-out clips of the same subject, by judge features.
         """
-        condition = condition if condition.ndim == 1 else condition[:, 0]
+        condition = prompt_of(condition)
         scores = self._accuracy(condition, self.judge.guess(clips))
         scores |= self._motion(clips, condition)
         return scores | self._coverage(clips, condition)
@@ -260,10 +270,7 @@ class MovingMetrics:
         for number in condition.unique():
             mine = known[(condition == number) & (speed >= 0)]
             found.append(mode_shares(mine, count))
-        return {
-            f"{short}_free": sum(getattr(one, name) for one in found) / max(len(found), 1)
-            for short, name in (("modes", "covered"), ("entropy", "entropy"), ("tv", "tv"))
-        }
+        return mean_shares(found, "free")
 
     def _real_speeds(self) -> Tensor:
         if "speeds" not in self.real.features:
@@ -275,7 +282,7 @@ class MovingMetrics:
         assert self.teacher is not None
         assert self.conditions is not None
         if "speeds" not in self.teacher.features:
-            free = prompt_rows(self.conditions, self.prompts, "free")
+            free = prompt_rows(prompt_of(self.conditions), self.prompts, "free")
             self.teacher.features["speeds"] = object_motion(self.teacher.x[free]).norm(dim=1)
         return self.teacher.features["speeds"]
 
@@ -297,10 +304,7 @@ class MovingMetrics:
             pairs.append(
                 coverage_and_density(features[condition == number], real[mine], self.neighbours)
             )
-        if not pairs:
-            return {"coverage": float("nan"), "density": float("nan")}
-        coverage, density = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
-        return {"coverage": coverage, "density": density}
+        return mean_coverage(pairs)
 
     @torch.no_grad()
     def full(self, clips: Tensor, condition: Tensor) -> dict[str, float]:
@@ -314,14 +318,15 @@ class MovingMetrics:
                 held-out clips; fvd_teacher, kvd_teacher: to the teacher's, as in the paper.
             clip: the small CLIP's score of the middle frames.
         """
-        condition = condition if condition.ndim == 1 else condition[:, 0]
+        condition = prompt_of(condition)
         scores = self(clips, condition)
         flow = opencv_flow(clips)
         scores["flow"] = float(mean_flow(flow).mean())
         scores["dynamic"] = float(dynamic_degree(flow).double().mean())
         last = clips[:, :, -1]
         lite0 = through(self.networks["lite0"], last)
-        centre = through(self.networks["lite0"], self.real.x[:256, :, -1]).mean(0)
+        ends = self.some.setdefault("ends", Reference(self.real.x[:CENTRED_ON, :, -1]))
+        centre = ends.by("lite0", self.networks["lite0"]).mean(0)
         scores["cosine"] = within_prompt(lite0, condition, centre)
         scores["vendi"] = vendi_score(lite0 - centre, condition)
         scores["lpips"] = self.networks["lpips"](last, condition)
@@ -333,7 +338,7 @@ class MovingMetrics:
         found = {}
         mine = Reference(clips[some]).by("i3d", self.networks["i3d"])
         rows = spread_rows(len(self.real.x), self.fvd_clips)
-        others = {"": self.some.setdefault("real", Reference(self.real.x[rows]))}
+        others = {"": self.some.setdefault("clips", Reference(self.real.x[rows]))}
         if self.teacher is not None:
             others["_teacher"] = Reference(self.teacher.x[some])
         for suffix, other in others.items():
@@ -341,7 +346,9 @@ class MovingMetrics:
             logits, pooled = slice(0, 400), slice(400, None)
             found[f"fvd{suffix}"] = frechet_distance(mine[:, logits], theirs[:, logits])
             half = len(some) // 2
-            found[f"kvd{suffix}"] = kernel_distance(mine[:, pooled], theirs[:, pooled], 20, half, 0)
+            found[f"kvd{suffix}"] = kernel_distance(
+                mine[:, pooled], theirs[:, pooled], SUBSETS, half, 0
+            )
         return found
 
 

@@ -58,13 +58,18 @@ def take(condition: Condition, rows: slice | Tensor) -> Condition:
     return None if condition is None else condition[rows]
 
 
+def prompt_of(condition: Tensor) -> Tensor:
+    """The prompts (N,) of conditions (N,), or (N, 2) with an image."""
+    return condition if condition.ndim == 1 else condition[:, 0]
+
+
 def without_prompt(condition: Tensor, null: int, where: Tensor | None = None) -> Tensor:
     """The condition with its prompt, (N,) or the first of (N, 2), replaced by the null one.
 
     Args:
         where: (N,) rows to replace, all by default.
     """
-    prompt = condition if condition.ndim == 1 else condition[:, 0]
+    prompt = prompt_of(condition)
     gone = torch.full_like(prompt, null)
     prompt = gone if where is None else torch.where(where, gone, prompt)
     return prompt if condition.ndim == 1 else torch.stack([prompt, condition[:, 1]], 1)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pdmd.errors import UserError
+from pdmd.models.base import Condition, VelocityNetwork, prompt_of
 from pdmd.storage import load_metadata, load_tensors, save_tensors
 
 
@@ -43,12 +44,32 @@ class Conditions:
         Returns:
             text (N, L', D), lengths (N,), images (N, C, T, H, W) or None.
         """
-        prompt = condition if condition.ndim == 1 else condition[:, 0]
+        prompt = prompt_of(condition)
         lengths = self.lengths[prompt]
         text = self.text[prompt, : int(lengths.max())]
         if condition.ndim == 1 or self.images is None:
             return text, lengths, None
         return text, lengths, self.images[condition[:, 1]]
+
+
+class TextNetwork(VelocityNetwork):
+    """A diffusers transformer with the prompts, and images, it reads.
+
+    Args:
+        net: the transformer; conditions: the prompts' embeddings.
+    """
+
+    def __init__(self, net: nn.Module, conditions: Conditions):
+        super().__init__()
+        self.net, self.conditions, self.null = net, conditions, conditions.null
+
+    def told(self, x_t: Tensor, condition: Condition) -> tuple[Conditions, Tensor]:
+        """The conditions on x_t's device, and the indices. Raises ValueError without indices."""
+        if condition is None:
+            raise ValueError("condition: None: expected prompt indices")
+        if self.conditions.text.device != x_t.device:
+            self.conditions = self.conditions.to(x_t.device)
+        return self.conditions, condition
 
 
 def save_conditions(

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pdmd.catalogue import TRANSFORMERS
 from pdmd.errors import UserError
 from pdmd.models.base import Space, VelocityNetwork
 from pdmd.storage import load_tensors
 
-TRANSFORMERS = ("qwen", "wan")
 Unstack = Callable[[Mapping[str, Tensor], int], dict[str, Tensor]]
 
 

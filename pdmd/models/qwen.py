@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pdmd.models.base import Condition, VelocityNetwork
-from pdmd.models.conditions import Conditions
+from pdmd.models.base import Condition
+from pdmd.models.conditions import Conditions, TextNetwork
 
 
 def pack(x: Tensor) -> Tensor:
@@ -37,24 +37,13 @@ def rescale_guidance(guided: Tensor, given: Tensor) -> Tensor:
     return unpack(tokens * (norm / tokens.norm(dim=-1, keepdim=True)), height, width)
 
 
-class QwenVelocity(VelocityNetwork):
-    """A QwenImageTransformer2DModel with the prompts it reads.
-
-    Args:
-        net: the transformer; conditions: the prompts' embeddings.
-    """
-
-    def __init__(self, net: nn.Module, conditions: Conditions):
-        super().__init__()
-        self.net, self.conditions, self.null = net, conditions, conditions.null
+class QwenVelocity(TextNetwork):
+    """A QwenImageTransformer2DModel with the prompts it reads."""
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition = None) -> Tensor:
         """Velocity at x_t (N, C, 1, H, W), t (N,), prompt index (N,) -> like x_t."""
-        if condition is None:
-            raise ValueError("condition: None: expected prompt indices")
-        if self.conditions.text.device != x_t.device:
-            self.conditions = self.conditions.to(x_t.device)
-        text, lengths, _ = self.conditions.take(condition)
+        conditions, condition = self.told(x_t, condition)
+        text, lengths, _ = conditions.take(condition)
         height, width = x_t.shape[-2:]
         mask = torch.arange(text.shape[1], device=x_t.device) < lengths[:, None]
         v = self.net(

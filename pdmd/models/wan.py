@@ -6,35 +6,25 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pdmd.models.base import Condition, VelocityNetwork
-from pdmd.models.conditions import Conditions
+from pdmd.models.base import Condition, prompt_of
+from pdmd.models.conditions import Conditions, TextNetwork
 
 
-class WanVelocity(VelocityNetwork):
-    """A WanTransformer3DModel with the prompts, and images, it reads.
+class WanVelocity(TextNetwork):
+    """A WanTransformer3DModel with the prompts it reads, zero-padded to one length.
 
-    Args:
-        net: the transformer; conditions: the prompts' embeddings, zero-padded as Wan wants them,
-            and for image-to-video what is concatenated to x_t.
+    For image-to-video the conditions' images are concatenated to x_t.
     """
-
-    def __init__(self, net: nn.Module, conditions: Conditions):
-        super().__init__()
-        self.net, self.conditions, self.null = net, conditions, conditions.null
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition = None) -> Tensor:
         """Velocity at x_t (N, C, T, H, W), t (N,), prompt (N,) or prompt and image (N, 2)."""
-        if condition is None:
-            raise ValueError("condition: None: expected prompt indices")
-        if self.conditions.text.device != x_t.device:
-            self.conditions = self.conditions.to(x_t.device)
-        prompt = condition if condition.ndim == 1 else condition[:, 0]
-        text = self.conditions.text[prompt]  # padded to one length: Wan reads the zeros, too
+        conditions, condition = self.told(x_t, condition)
+        text = conditions.text[prompt_of(condition)]  # Wan reads the zeros of padding, too
         x = x_t
-        if condition.ndim == 2 and self.conditions.images is not None:
-            x = torch.cat([x_t, self.conditions.images[condition[:, 1]]], 1)
+        if condition.ndim == 2 and conditions.images is not None:
+            x = torch.cat([x_t, conditions.images[condition[:, 1]]], 1)
         found: Tensor = self.net(
             hidden_states=x, timestep=1000 * t, encoder_hidden_states=text, return_dict=False
         )[0]

@@ -38,32 +38,28 @@ def wan(seed=0, **options):
     return randomise(build_wan(WAN, CHANNELS, conditions(**options), 0), seed)
 
 
-def wan_vae():
-    from diffusers import AutoencoderKLWan
-
+def vae(kind, base_dim):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return AutoencoderKLWan(
-            base_dim=3,
+        return kind(
+            base_dim=base_dim,
             z_dim=16,
             dim_mult=[1, 1, 1, 1],
             num_res_blocks=1,
             temperal_downsample=[False, True, True],
         )
+
+
+def wan_vae():
+    from diffusers import AutoencoderKLWan
+
+    return vae(AutoencoderKLWan, 3)
 
 
 def qwen_vae():
     from diffusers import AutoencoderKLQwenImage
 
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return AutoencoderKLQwenImage(
-            base_dim=8,
-            z_dim=16,
-            dim_mult=[1, 1, 1, 1],
-            num_res_blocks=1,
-            temperal_downsample=[False, True, True],
-        )
+    return vae(AutoencoderKLQwenImage, 8)
 
 
 def euler(shift=1.0):
