@@ -95,7 +95,7 @@ def _validate(args: argparse.Namespace) -> None:
 
 def _fit(args: argparse.Namespace) -> None:
     from pdmd.distributed import join
-    from pdmd.stages import fit_base, fit_runs
+    from pdmd.fitting import fit_base, fit_runs
 
     with join(args.device) as world:
         if args.seeds:
@@ -105,7 +105,7 @@ def _fit(args: argparse.Namespace) -> None:
 
 
 def _keep(args: argparse.Namespace) -> None:
-    from pdmd.stages import keep
+    from pdmd.fitting import keep
 
     keep(args.config, args.output)
 

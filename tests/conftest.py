@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from pdmd import stages
+from pdmd import fitting, stages
 from pdmd.config import Experiment, merge, read_yaml
 from pdmd.flow import FLOWS, Flow
 
@@ -78,7 +78,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory, tiny: Resolve) -> Path:
     """Results of a tiny mixture up to the second phase of phased2: base, first phase, bank."""
     results = tmp_path_factory.mktemp("chain") / "results"
     parts = tiny(results)
-    stages.fit_base(parts["config/base.json"])
+    fitting.fit_base(parts["config/base.json"])
     stages.distill_phase(parts["phased2/config/distill.json"], 1, [1, 2])
     stages.make_bank(parts["phased2/config/bank.json"], 2, [1, 2])
     return results

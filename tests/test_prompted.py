@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from pdmd import stages
+from pdmd import fitting, stages
 from pdmd.config import Experiment, merge, read_yaml
 from pdmd.errors import UserError
 from pdmd.models.conditions import save_conditions
@@ -47,7 +47,7 @@ def prepare(parts):
 
 
 def train(parts, method="phased2"):
-    stages.fit_base(parts["config/base.json"])
+    fitting.fit_base(parts["config/base.json"])
     stages.distill_phase(parts[f"{method}/config/distill.json"], 1, [1])
     stages.make_bank(parts[f"{method}/config/bank.json"], 2, [1])
     stages.distill_phase(parts[f"{method}/config/distill.json"], 2, [1])
@@ -141,20 +141,20 @@ def test_a_stopped_run_ends_in_the_same_weights(repository, tmp_path, monkeypatc
 def test_a_kept_network_is_taken_whole_and_only_by_its_recipe(repository, tmp_path):
     parts = parts_of(repository, tmp_path, "moving")
     paths, _ = prepare(parts)
-    stages.fit_base(parts["config/base.json"])
+    fitting.fit_base(parts["config/base.json"])
     fitted = load_tensors(paths.base("model.safetensors"))
     kept = tmp_path / "kept.safetensors"
-    stages.keep(parts["config/base.json"], kept)
+    fitting.keep(parts["config/base.json"], kept)
     paths.base("model.safetensors").unlink()
     config = copy.deepcopy(parts["config/base.json"])
     config["fit"]["kept"] = str(kept)
-    stages.fit_base(config)
+    fitting.fit_base(config)
     taken = load_tensors(paths.base("model.safetensors"))
     assert all(torch.equal(taken[name], fitted[name]) for name in fitted)
     config["data"]["seed"] += 1
     with pytest.raises(UserError, match=r"kept\.safetensors: data: .*expected"):
-        stages.fit_base(config)
+        fitting.fit_base(config)
     config["data"]["seed"] -= 1
     kept.write_bytes(kept.read_bytes()[:-1] + b"x")
     with pytest.raises(UserError, match="sha256"):
-        stages.fit_base(config)
+        fitting.fit_base(config)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pdmd import cli, stages, stop
+from pdmd import cli, fitting, stages, stop
 from pdmd.checkpoint import Checkpoints
 from pdmd.distill import PhaseTrainer, Roles
 from pdmd.errors import UserError
@@ -319,9 +319,9 @@ def test_a_fit_also_resumes_in_the_same_bytes(tmp_path, tiny, monkeypatch):
             with monkeypatch.context() as patch:
                 stop_at(patch, step, stages.FitTrainer)
                 with pytest.raises(Stop):
-                    stages.fit_base(config)
+                    fitting.fit_base(config)
             assert not (results / "mixture2d" / "base" / "model.safetensors").exists()
-        stages.fit_base(config)
+        fitting.fit_base(config)
         outputs.append(results / "mixture2d" / "base")
     whole, again = outputs
     for name in ("model.safetensors", "snapshots.safetensors"):
@@ -439,7 +439,7 @@ def test_a_killed_run_goes_on_from_where_an_earlier_one_was_told_to_stop(short, 
 
 def test_a_fit_that_is_told_to_stop_resumes_too(tmp_path, tiny, monkeypatch):
     whole, again = (tiny(tmp_path / name)["config/base.json"] for name in ("whole", "again"))
-    stages.fit_base(whole)
+    fitting.fit_base(whole)
     path = tmp_path / "again" / "base.json"
     write_json(path, again)
     with monkeypatch.context() as patch:
@@ -453,7 +453,7 @@ def test_a_fit_that_is_told_to_stop_resumes_too(tmp_path, tiny, monkeypatch):
         patch.setattr(stages.FitTrainer, "update", update)
         assert exit_status(fork(["fit", "--config", str(path)])) == 143
     assert not (tmp_path / "again/mixture2d/base/model.safetensors").exists()
-    stages.fit_base(again)
+    fitting.fit_base(again)
     one, other = (tmp_path / name / "mixture2d/base" for name in ("whole", "again"))
     for name in ("model.safetensors", "snapshots.safetensors"):
         assert contents(one / name) == contents(other / name)

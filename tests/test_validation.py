@@ -4,26 +4,28 @@ import pytest
 import torch
 
 from pdmd import moving
+from pdmd.damages import (
+    FEW,
+    Samples,
+    backwards,
+    blur,
+    collapse,
+    half_speed,
+    noise,
+    one_mode,
+    shuffled,
+    still,
+)
 from pdmd.draws import Stream
 from pdmd.errors import UserError
 from pdmd.tables import write_table
 from pdmd.validation import (
-    FEW,
     IDENTITY,
     Plan,
     Rule,
-    Samples,
-    backwards,
-    blur,
     clip_plan,
-    collapse,
-    half_speed,
     is_ordered,
-    noise,
-    one_mode,
     picture_plan,
-    shuffled,
-    still,
     thirds,
     validate,
 )

@@ -18,7 +18,7 @@ import torch
 from lab import PHASE, Lab, same
 from safetensors.torch import load_file
 
-from pdmd import stages
+from pdmd import fitting, stages
 from pdmd.storage import write_json
 
 CHECKPOINT = 10  # updates between two checkpoints: what a kill may cost
@@ -30,7 +30,7 @@ def base(tmp_path_factory, tiny):
     folder = tmp_path_factory.mktemp("base")
     with contextlib.chdir(folder):
         parts = tiny(Path("results"), {"distill": {"updates": 80}})
-        stages.fit_base(parts["config/base.json"])
+        fitting.fit_base(parts["config/base.json"])
         stages.distill_phase(parts["phased2/config/distill.json"], 1, [1, 2])
         stages.make_bank(parts["phased2/config/bank.json"], 2, [1, 2])
         write_json(
