@@ -24,6 +24,7 @@ from pdmd.storage import load_tensors
 
 EACH = 4  # samples of a prompt beside one another: the seeds of the paper's Fig. 6
 VARIANTS = ("both", "first alone", "early second", "early first", "teacher first")
+LABELLED = 1.0  # inches that the names of rows take
 SHOWN = {"coarse": 4, "fine": 6}  # prompts of each kind
 
 
@@ -37,7 +38,7 @@ def samples(configs: Sequence[Config]) -> Figure:
             rows = chosen(found["condition"], prompts, SHOWN)
         blocks.append(tile(decoded(config, found["x"])[:, :, 0], found["condition"], rows, EACH))
     assert rows is not None
-    width = TEXT / len(configs)
+    width = (TEXT - LABELLED) / len(configs)
     figure = new_figure(TEXT, len(rows) * width / EACH + 0.25)
     axes = figure.subplots(1, len(configs), squeeze=False)[0]
     for ax, config, block in zip(axes, configs, blocks, strict=True):
@@ -110,7 +111,7 @@ def experts(configs: Sequence[Config]) -> Figure:
     condition = found.pop("condition")
     prompts = read_prompts(Paths(config).data("prompts.json"))
     rows = chosen(condition, prompts, SHOWN)
-    figure = new_figure(TEXT, len(rows) * TEXT / len(VARIANTS) / 2 + 0.3)
+    figure = new_figure(TEXT, len(rows) * (TEXT - LABELLED) / len(VARIANTS) / 2 + 0.25)
     axes = figure.subplots(1, len(VARIANTS), squeeze=False)[0]
     for ax, name in zip(axes, VARIANTS, strict=True):
         draw_block(ax, tile(decoded(config, found[name])[:, :, 0], condition, rows, 2), name)

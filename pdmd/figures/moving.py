@@ -91,7 +91,8 @@ def motion(configs: Sequence[Config]) -> Figure:
             ax.axvline(speed, color=FAINT, linewidth=0.5 + 2 * share, zorder=0)
         ax.set_title(look(config["method"]).label)
         ax.set_yticks([])
-    for ax in axes[-columns:]:
+    for ax in axes[max(0, len(configs) - columns) : len(configs)]:  # the lowest of each column
+        ax.tick_params(labelbottom=True)
         ax.set_xlabel("speed, px a frame")
     return figure
 
