@@ -317,7 +317,7 @@ def test_a_fit_also_resumes_in_the_same_bytes(tmp_path, tiny, monkeypatch):
         if step is not None:
             print(f"stopped at update {step}")
             with monkeypatch.context() as patch:
-                stop_at(patch, step, stages.FitTrainer)
+                stop_at(patch, step, fitting.FitTrainer)
                 with pytest.raises(Stop):
                     fitting.fit_base(config)
             assert not (results / "mixture2d" / "base" / "model.safetensors").exists()
@@ -443,14 +443,14 @@ def test_a_fit_that_is_told_to_stop_resumes_too(tmp_path, tiny, monkeypatch):
     path = tmp_path / "again" / "base.json"
     write_json(path, again)
     with monkeypatch.context() as patch:
-        original = stages.FitTrainer.update
+        original = fitting.FitTrainer.update
 
         def update(self, step):
             if step == 12:
                 os.kill(os.getpid(), signal.SIGTERM)
             return original(self, step)
 
-        patch.setattr(stages.FitTrainer, "update", update)
+        patch.setattr(fitting.FitTrainer, "update", update)
         assert exit_status(fork(["fit", "--config", str(path)])) == 143
     assert not (tmp_path / "again/mixture2d/base/model.safetensors").exists()
     fitting.fit_base(again)
