@@ -37,7 +37,7 @@ small: .venv/.ready ## run the small image and video models in full: every metho
 teachers: .venv/.ready ## fit the small teachers anew, by the recipe of the kept ones
 	@$(ACTIVATE)
 	export OMP_NUM_THREADS=1
-	.venv/bin/snakemake -c2 --configfile config/teachers.yaml results/teachers/{emoji,moving}/base/model.safetensors
+	.venv/bin/snakemake -c2 results/teachers/{emoji,moving}/base/model.safetensors --configfile config/teachers.yaml
 
 ablations: .venv/.ready ## run what the demo leaves out: bank on and off, exits, gradient
 	@$(ACTIVATE)

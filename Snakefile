@@ -40,4 +40,5 @@ rule all:
 
 
 onsuccess:
-    shell("python -m pdmd report --results {RESULTS}")
+    if list(Path(RESULTS).glob("*/tables")):  # a part, as of teachers alone, may have none
+        shell("python -m pdmd report --results {RESULTS}")

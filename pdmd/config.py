@@ -99,6 +99,7 @@ def _expectation(error: Any) -> str:
 
 
 # The sections that each kind of job reads; a job runs again when one of its own changes, not else.
+TEACHER = "teacher"  # the method that students are compared with, where none is named
 IDENTITY = ("results", "scenario", "threads")
 PARTS: dict[str, tuple[str, ...]] = {
     "data": ("data",),
@@ -144,6 +145,8 @@ class Experiment:
             for scenario in self.scenarios
             for method in self.method_names(scenario)
         }
+        for run in self.runs:
+            self.beside(*run)
 
     def scenario(self, name: str) -> Config:
         """One scenario's settings: defaults, its file, then the overlay."""
@@ -209,6 +212,23 @@ class Experiment:
         """The number of phases that a method trains."""
         run = self.runs[scenario, method]
         return len(run["student"]["boundaries"]) if run["kind"] == "distill" else 1
+
+    def beside(self, scenario: str, method: str) -> str | None:
+        """The method, a teacher, whose samples a method's are compared with; None: nobody's.
+
+        Raises:
+            UserError: it is not among the scenario's methods, or no teacher.
+        """
+        run = self.runs[scenario, method]
+        if run["data"]["kind"] not in PROMPTED:
+            return None
+        found: str = run["evaluate"].get("beside", TEACHER)
+        if self.runs.get((scenario, found), {}).get("kind") != "teacher":
+            raise UserError(
+                f"{scenario}/{method}: evaluate.beside: {found!r}: expected a method of kind"
+                f" teacher among {', '.join(self.method_names(scenario))}"
+            )
+        return None if found == method else found
 
     def _resolve(self, scenario: str, method: str) -> Config:
         diff = self.methods[method]

@@ -69,7 +69,7 @@ class Recipe:
     ema: float
     decay: float
     backward: str  # "all" steps in the graph, or the "exit" step only
-    exits: str  # "stratified" over the batch, or one draw for each "update"
+    exits: str  # "stratified" over the batch, one draw for each "update", or always the "last"
     target: str  # "unbiased" (Eq. 11) or "biased"
     gradient: str  # "literal" (Eq. 10) or "normalised"
     normaliser: str  # "sample" or "batch"
@@ -245,6 +245,8 @@ class PhaseTrainer:
         else:
             if recipe.exits == "stratified":
                 exits = self.world.share(exit_steps(phase, recipe.batch, self.runs), self.runs)
+            elif recipe.exits == "last":
+                exits = torch.full((len(x),), phase.last - 1)
             else:
                 drawn = stream.choice(phase.last - phase.first)
                 exits = phase.first + drawn.repeat(len(x) // self.runs)

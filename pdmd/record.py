@@ -1,4 +1,4 @@
-"""Keep a finished demo's tables and a figure in docs/record, and README's table equal to them."""
+"""Keep finished runs' tables and figures in docs/record, and README's table equal to them."""
 
 from __future__ import annotations
 
@@ -11,27 +11,37 @@ from pdmd.naming import look
 from pdmd.storage import read_json, write_json, write_text
 
 BEGIN, END = "<!-- headline table: made by `make record` -->", "<!-- end of headline table -->"
+PARTS = {"": True, "ablations": False, "small": True, "small_ablations": False}  # figures or not
 HEADLINE = ("inliers", "modes_covered", "tv", "spread", "energy")
 
 
 def keep_record(results: Path, docs: Path, readme: Path) -> None:
-    """Copy a demo's tables and figures to docs/record and renew README's table from them.
+    """Copy tables and figures to docs/record and renew README's table from them.
 
-    Tables of the ablations and of the small models in full, in <results>/ablations and
-    <results>/small, are kept beside them if they are there.
+    What of <results> itself, <results>/ablations, <results>/small and <results>/small_ablations is
+    not there stays as it was recorded.
 
     Raises:
         UserError: the results were made from a dirty checkout or are not there.
     """
-    made = _copy(results, docs, figures=True)
+    made: dict[str, object] = {}
+    for part, figures in PARTS.items():
+        source, target = results / part, docs / part
+        found = _copy(source, target, figures) | _copy_validation(source, target)
+        made |= {str(Path(part, name)): origin for name, origin in found.items()}
     if not made:
-        raise UserError(f"{results}: no tables: expected a finished `make demo`")
-    ablations = _copy(results / "ablations", docs / "ablations", figures=False)
-    made |= {f"ablations/{scenario}": source for scenario, source in ablations.items()}
-    small = _copy(results / "small", docs / "small", figures=True)
-    made |= {f"small/{scenario}": source for scenario, source in small.items()}
-    write_json(docs / "provenance.json", made)
+        raise UserError(f"{results}: no tables: expected a finished `make demo` or `make small`")
+    path = docs / "provenance.json"
+    write_json(path, (read_json(path) if path.exists() else {}) | made)
     write_text(readme, with_headline(readme.read_text(), docs))
+
+
+def _origin(provenance: Path) -> dict[str, object]:
+    """What made some results. Raises UserError for a dirty checkout's."""
+    source = read_json(provenance)
+    if source["dirty"] is not False:
+        raise UserError(f"{provenance}: dirty checkout: expected results of a clean commit")
+    return {key: source[key] for key in ("commit", "packages", "python")}
 
 
 def _copy(results: Path, docs: Path, figures: bool) -> dict[str, object]:
@@ -39,17 +49,24 @@ def _copy(results: Path, docs: Path, figures: bool) -> dict[str, object]:
     made: dict[str, object] = {}
     for folder in sorted(results.glob("*/tables")):
         scenario = folder.parent.name
-        source = read_json(folder / "provenance.json")
-        if source["dirty"] is not False:
-            raise UserError(f"{folder}: dirty checkout: expected results of a clean commit")
-        made[scenario] = {key: source[key] for key in ("commit", "packages", "python")}
+        made[scenario] = _origin(folder / "provenance.json")
         shutil.rmtree(docs / scenario, ignore_errors=True)
         (docs / scenario).mkdir(parents=True)
-        kind = source["config"]["data"]["kind"]
+        kind = read_json(folder / "provenance.json")["config"]["data"]["kind"]
         for name in TABLES[kind]:
             shutil.copy(folder / f"{name}.csv", docs / scenario)
         for name in FIGURES[kind] if figures else ():
             shutil.copy(folder.parent / "figures" / f"{name}.png", docs / scenario)
+    return made
+
+
+def _copy_validation(results: Path, docs: Path) -> dict[str, object]:
+    """Copy the tables of metrics under known damage; returns what made them."""
+    made: dict[str, object] = {}
+    for table in sorted(results.glob("metrics_validation/*.csv")):
+        made[f"metrics_validation/{table.stem}"] = _origin(table.with_suffix(".json"))
+        (docs / "metrics_validation").mkdir(parents=True, exist_ok=True)
+        shutil.copy(table, docs / "metrics_validation")
     return made
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pdmd import provenance
+from pdmd.config import TEACHER
 from pdmd.judge import load_judge
 from pdmd.metrics.prompted import EmojiMetrics, MovingMetrics, Reference
 from pdmd.moving import DIRECTIONS, speeds_of
@@ -38,8 +39,9 @@ def prompted_scorers(stage: Stage, seed: int | None) -> tuple[Score, Score]:
     metrics = _metrics(paths.data(""), kind, spec["neighbours"], spec.get("video_samples", 0))
     if seed is not None:
         metrics = replace(metrics, networks=networks(kind, metrics.prompts, paths.root))
-        if config["method"] != "teacher":
-            metrics = _beside_teacher(stage, metrics, seed)
+        beside = spec.get("beside", TEACHER)
+        if config["method"] != beside:
+            metrics = _beside(stage, metrics, beside, seed)
 
     def score(how: Callable[[Tensor, Tensor], dict[str, float]]) -> Score:
         def run(x: Tensor, condition: Tensor | None) -> dict[str, float]:
@@ -51,9 +53,9 @@ def prompted_scorers(stage: Stage, seed: int | None) -> tuple[Score, Score]:
     return score(metrics), score(metrics.full)
 
 
-def _beside_teacher(stage: Stage, metrics: Metrics, seed: int) -> Metrics:
-    """Metrics that compare with the teacher's samples of a seed, too."""
-    path = stage.paths.scenario / "teacher" / f"seed{seed}" / "samples.safetensors"
+def _beside(stage: Stage, metrics: Metrics, teacher_method: str, seed: int) -> Metrics:
+    """Metrics that compare with a teacher's samples of a seed, too."""
+    path = stage.paths.scenario / teacher_method / f"seed{seed}" / "samples.safetensors"
     found = load_tensors(path)
     teacher = Reference(_pictures(stage, found["x"]))
     if isinstance(metrics, MovingMetrics):

@@ -24,12 +24,13 @@ def judges(scenario):
     return found + (networks if kind in PROMPTED else [])
 
 
-def teachers(scenario):
+def teachers(scenario, method):
     """The teacher's samples, which those of students are compared with, as in the paper."""
-    if experiment.scenario(scenario)["data"]["kind"] not in PROMPTED:
+    beside = experiment.beside(scenario, method)
+    if beside is None:
         return []
     return [
-        f"{RESULTS}/{scenario}/teacher/seed{seed}/samples.safetensors"
+        f"{RESULTS}/{scenario}/{beside}/seed{seed}/samples.safetensors"
         for seed in experiment.seeds(scenario)
     ]
 
@@ -49,7 +50,7 @@ for _scenario in experiment.scenarios:
         input:
             per_seed(_scenario, "samples.safetensors"),
             judges(_scenario),
-            teachers(_scenario),
+            lambda w, s=_scenario: teachers(s, w.method),
             lambda w, s=_scenario: snapshots(s, w.method),
             config=part("evaluate", _scenario),
         output:

@@ -41,6 +41,7 @@ TINY = {
         "phased2-online",
         "phased2-biased",
         "dmd2-one-exit",
+        "dmd2-last-exit",
     ],
     "seeds": [1, 2],
     "model": {"width": 16, "depth": 2},

@@ -154,6 +154,16 @@ WRONG = {
         "distill.updates: 3",
         "at least one for each of 4 phases",
     ),
+    "students beside no teacher": (
+        {"overrides": {"emoji": {"methods": ["dmd2"]}}},
+        "emoji/dmd2: evaluate.beside: 'teacher'",
+        "a method of kind teacher among dmd2",
+    ),
+    "students beside a student": (
+        {"overrides": {"moving": {"evaluate": {"beside": "dmd2"}}}},
+        "evaluate.beside: 'dmd2'",
+        "a method of kind teacher among teacher, dmd2, phased2",
+    ),
 }
 
 
@@ -172,6 +182,15 @@ def test_refused_values_that_just_fit_are_accepted(repository, settings):
     diff = mixture(distill=distill, student={"margin": 0.1}, seeds=[0], methods=["phased4"])
     experiment = load_experiment(repository, merge(settings, diff))
     assert experiment.runs["mixture2d", "phased4"]["distill"]["updates"] == 4
+
+
+def test_students_are_compared_with_the_teacher_named(repository, settings):
+    methods = ["teacher", "teacher-guided", "dmd2", "dmd2-guided"]
+    diff = {"overrides": {"emoji": {"methods": methods}}}
+    experiment = load_experiment(repository, merge(settings, diff))
+    beside = [experiment.beside("emoji", method) for method in methods]
+    assert beside == [None, "teacher", "teacher", "teacher-guided"]
+    assert experiment.beside("mixture2d", "dmd2") is None
 
 
 # Subtly wrong: each would pass a plain schema and fail, or be ignored, in a job.

@@ -1,12 +1,14 @@
 import re
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from pdmd.catalogue import TABLES
 from pdmd.errors import UserError
 from pdmd.record import BEGIN, END, keep_record, with_headline
-from pdmd.storage import write_json
+from pdmd.storage import read_json, write_json, write_text
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DOCS = REPOSITORY / "docs" / "record"
@@ -71,3 +73,32 @@ def test_a_dirty_checkouts_results_are_no_record(tmp_path):
 def test_no_results_are_no_record(tmp_path):
     with pytest.raises(UserError, match="no tables"):
         keep_record(tmp_path, tmp_path / "docs", tmp_path / "README.md")
+
+
+def finished(folder, commit):
+    """The tables of one small scenario, as a finished run leaves them."""
+    origin = {"dirty": False, "commit": commit, "packages": {}, "python": "3.11"}
+    scenario = folder / "small_ablations" / "emoji"
+    for name in TABLES["emoji"]:
+        write_text(scenario / "tables" / f"{name}.csv", f"{name}\n")
+    config = {"data": {"kind": "emoji"}}
+    write_json(scenario / "tables" / "provenance.json", {**origin, "config": config})
+    validation = folder / "small" / "metrics_validation"
+    write_text(validation / "emoji.csv", "fid\n")
+    write_json(validation / "emoji.json", origin)
+    return folder
+
+
+def test_what_was_not_run_again_stays_as_it_was_recorded(tmp_path):
+    docs, readme = tmp_path / "docs", tmp_path / "README.md"
+    shutil.copytree(DOCS, docs)
+    shutil.copy(REPOSITORY / "README.md", readme)
+    before = read_json(docs / "provenance.json")
+    keep_record(finished(tmp_path / "results", "c0ffee"), docs, readme)
+    after = read_json(docs / "provenance.json")
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert changed == {"small_ablations/emoji", "small/metrics_validation/emoji"}
+    assert {after[name]["commit"] for name in changed} == {"c0ffee"}
+    assert (docs / "small" / "metrics_validation" / "emoji.csv").read_text() == "fid\n"
+    assert (docs / "small_ablations" / "emoji" / "runs.csv").read_text() == "runs\n"
+    assert readme.read_text() == (REPOSITORY / "README.md").read_text()

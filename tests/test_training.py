@@ -816,6 +816,21 @@ def test_one_exit_an_update_trains_a_run_alone(chain, tiny):
         assert torch.isfinite(trainer.update(step)["generator_loss"]).all()
 
 
+def test_the_law_of_exits_is_the_one_asked_for(chain, tiny, monkeypatch):
+    from pdmd import distill
+
+    left = []
+    simulate = distill.simulate_to_exit
+    monkeypatch.setattr(
+        distill, "simulate_to_exit", lambda *a, **k: left.append(a[5]) or simulate(*a, **k)
+    )
+    for method, wanted in (("dmd2-last-exit", {3}), ("dmd2", {0, 1, 2, 3})):
+        left.clear()
+        trainer_for(tiny, chain, method, 1, [1]).update(0)
+        assert left
+        assert {int(i) for exits in left for i in exits} == wanted
+
+
 # ---- phases
 
 

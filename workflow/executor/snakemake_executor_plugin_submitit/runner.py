@@ -5,6 +5,7 @@ It imports nothing of Snakemake, so that starting it costs next to nothing.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import signal
@@ -12,11 +13,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
+LATE = 5.0  # seconds in which what was being started as the signal came is told, too
 
 
 class JobFailed(RuntimeError):
@@ -168,7 +171,7 @@ class SnakemakeJob:
         ]
         for pump in pumps:
             pump.start()
-        told = 0.0
+        told, heard = 0.0, set[int]()
         while True:
             try:
                 code = process.wait(0.2)
@@ -178,9 +181,10 @@ class SnakemakeJob:
                 pass
             if self._received and not told:
                 told = time.time()
-                self._signal(process.pid, signal.SIGTERM)
-            elif told and time.time() > told + self.grace:
+            if told and time.time() > told + self.grace:
                 self._signal(process.pid, signal.SIGKILL)
+            elif told and time.time() < told + LATE:
+                heard |= self._signal(process.pid, signal.SIGTERM, heard)
             if process.returncode is not None:
                 time.sleep(0.1)
         self._signal(process.pid, signal.SIGKILL)  # what it left behind
@@ -189,13 +193,13 @@ class SnakemakeJob:
         return code
 
     @staticmethod
-    def _signal(session: int, number: int) -> None:
-        """Signal every process of a session, group leaders of their own included."""
-        for pid in members(session):
-            try:
+    def _signal(session: int, number: int, but: Collection[int] = ()) -> set[int]:
+        """Signal every process of a session but some, group leaders of their own included."""
+        pids = set(members(session)).difference(but)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
-            except ProcessLookupError:
-                continue
+        return pids
 
     def _await_end(self) -> None:
         """Told to stop by Slurm: what comes next, an end or a requeue, is Slurm's to say."""
