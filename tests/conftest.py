@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from pdmd.config import Experiment, merge, read_yaml
 from pdmd.flow import FLOWS, Flow
 
 torch.set_num_threads(1)
+# A shell's background job ignores Ctrl-C, and would have all that the tests start ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=sorted(FLOWS))

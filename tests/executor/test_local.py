@@ -59,8 +59,9 @@ def test_more_gpus_than_there_are_is_refused(tmp_path):
 
 
 def test_ctrl_c_leaves_no_process_behind(tmp_path):
-    driver = start(tmp_path, 1, 987)
-    sleeping = ["pgrep", "-f", "^sleep 987"]
+    seconds = f"987.{os.getpid()}"  # of this very test
+    driver = start(tmp_path, 1, seconds)
+    sleeping = ["pgrep", "-f", f"^sleep {seconds}"]
     end = time.time() + 30
     while subprocess.run(sleeping, capture_output=True).returncode and time.time() < end:
         time.sleep(0.2)
