@@ -259,7 +259,8 @@ def camera_motion(clips: Tensor) -> Tensor:
         clips: (N, 3, T, H, W) in [-1, 1].
     Returns:
         (N, 3): pan right and down, px a frame, the scene goes the other way; log of the factor by
-        which what is seen grows a frame.  Medians over pairs of frames.
+        which what is seen grows a frame. Means over pairs of frames: what a clip covers counts, also
+        where a codec's patches of several frames hold still and then jump.
     """
     return _by_chunk(_camera_motion, clips)
 
@@ -270,7 +271,7 @@ def _camera_motion(clips: Tensor) -> Tensor:
     start = fit_similarity(opencv_flow(clips), _texture(clips))
     start = start[:, None].expand(n, pairs, 3).flatten(0, 1)
     first, second = frames[:, :-1].flatten(0, 1), frames[:, 1:].flatten(0, 1)
-    found = _align(first, second, start, zooms=True).view(n, pairs, 3).median(1).values
+    found = _align(first, second, start, zooms=True).view(n, pairs, 3).mean(1)
     zoom = found[:, 2:].clamp_min(-0.9).log1p()
     return torch.cat([-found[:, :2], zoom], 1)
 

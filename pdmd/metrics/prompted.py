@@ -363,7 +363,7 @@ def known_camera(motion: Tensor, px: int) -> Tensor:
 
     Pan and zoom are compared in units of the known moves.
     """
-    units = torch.tensor([PAN * px, PAN * px, ZOOM - 1])
+    units = torch.tensor([PAN * px, PAN * px, math.log(ZOOM)])
     scaled = motion / units
     moves = torch.tensor(list(CAMERAS.values()))
     return torch.where(scaled.norm(dim=1) < 0.4, -1, (scaled @ moves.T).argmax(1))

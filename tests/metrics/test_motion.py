@@ -117,6 +117,16 @@ def test_pan_and_zoom_of_a_camera_are_known(px, noise):
     assert backwards < 0.05
 
 
+def test_a_camera_that_holds_and_jumps_covers_the_same_way():
+    """As a codec's patches of several frames make it: most pairs of frames are still."""
+    clips, labels = cameras(48, 20)
+    moves = torch.tensor(list(moving.CAMERAS.values()))[labels["camera"]]
+    jumps = clips[:, :, [2, 2, 2, 2, 5, 5, 5, 5]]  # 3 of the 7 steps, at once
+    found = camera_motion(jumps) * 7 / 3 / strengths(20)
+    assert (found - moves).norm(dim=1).median() < 0.3
+    assert (found + moves).norm(dim=1).median() > 1  # control: the other way
+
+
 def test_a_still_scene_neither_pans_nor_zooms():
     clips, _ = cameras(8, 24)
     found = camera_motion(clips[:, :, :1].expand_as(clips))
