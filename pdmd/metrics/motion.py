@@ -259,8 +259,8 @@ def camera_motion(clips: Tensor) -> Tensor:
         clips: (N, 3, T, H, W) in [-1, 1].
     Returns:
         (N, 3): pan right and down, px a frame, the scene goes the other way; log of the factor by
-        which what is seen grows a frame. Means over pairs of frames: what a clip covers counts, also
-        where a codec's patches of several frames hold still and then jump.
+        which what is seen grows a frame. Means over pairs of frames: what a clip covers counts,
+        also where a codec's patches of several frames hold still and then jump.
     """
     return _by_chunk(_camera_motion, clips)
 
