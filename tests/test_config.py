@@ -1,5 +1,7 @@
 import copy
 import json
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -286,6 +288,29 @@ def test_snakemake_plans_the_configuration_in_the_repository(checkout, snakemake
     done = snakemake(checkout, "-n")
     assert done.returncode == 0, done.stderr
     assert "distill_mixture2d" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("overlay", ["minute", "small", "ablations", "small_ablations", "teachers"])
+def test_every_overlay_resolves(repository, settings, overlay):
+    diff = read_yaml(repository / "config" / f"{overlay}.yaml")
+    experiment = load_experiment(repository, merge(settings, diff))
+    assert experiment.runs
+    assert experiment.settings["results"] != settings["results"]
+
+
+def test_make_plans_the_fits_of_the_teachers_and_nothing_more(checkout, repository, snakemake):
+    done = subprocess.run(
+        ["make", "-n", "teachers"], cwd=repository, capture_output=True, text=True, check=True
+    )
+    (line,) = [x for x in done.stdout.splitlines() if "bin/snakemake" in x]
+    arguments = subprocess.run(
+        ["bash", "-c", f"echo {line}"], capture_output=True, text=True, check=True
+    )
+    plan = snakemake(checkout, "-n", *arguments.stdout.split()[1:])
+    assert plan.returncode == 0, plan.stderr
+    said = plan.stdout + plan.stderr
+    assert len(re.findall(r"rule fit_base:", said)) == 2
+    assert "distill" not in said
 
 
 # ---- merging
