@@ -31,7 +31,10 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        beside.touch()
+        mode = beside.stat().st_mode  # safetensors would keep others out, whatever the umask says
         yield beside
+        beside.chmod(mode)
         with beside.open("rb+") as handle:
             os.fsync(handle.fileno())
         os.replace(beside, path)

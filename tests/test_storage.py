@@ -141,3 +141,14 @@ def test_a_fingerprint_does_not_depend_on_the_order_of_keys():
     assert fingerprint(one) == fingerprint({"b": None, "a": {"y": [1, 2], "x": 1}})
     controls = [{"a": {"x": 1, "y": [2, 1]}, "b": None}, {"a": {"x": 2, "y": [1, 2]}, "b": None}]
     assert len({fingerprint(value) for value in (one, *controls)}) == 3
+
+
+def test_files_are_as_open_as_the_umask_says(tmp_path):
+    """A group shares its results; safetensors alone makes files of their owner only."""
+    before = os.umask(0o027)
+    try:
+        save_tensors(tmp_path / "open.safetensors", {"x": torch.zeros(1)})
+        write_text(tmp_path / "open.txt", "x")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}
