@@ -59,7 +59,15 @@ COST = ["updates", "seconds", "forward_equivalents", "peak_memory_mb"]
 FIDELITY = {"grid": "inliers", "digits": "density", "emoji": "density", "moving": "density"}
 EQUAL = {
     "emoji": ["coverage", "entropy_coarse", "tv_coarse", "accuracy"],
-    "moving": ["coverage", "entropy_free", "speed", "speed_w1", "control", "accuracy"],
+    "moving": [
+        "coverage",
+        "entropy_free",
+        "speed",
+        "speed_w1",
+        "control",
+        "control_camera",
+        "accuracy",
+    ],
     "grid": ["modes_covered", "tv", "effective_modes", "spread"],
     "digits": ["coverage", "cosine", "accuracy", "kid"],
 }
@@ -290,8 +298,8 @@ def recovered_table(configs: Sequence[Config], names: Sequence[str]) -> pd.DataF
     """The share of the gap from DMD2 to the teacher that each method closes, seed by seed.
 
     (value - DMD2) / (teacher - DMD2): 1 is the teacher, 0 is DMD2, more than 1 is past the teacher.
-    A gap smaller than the spread of its seeds makes the share meaningless: `gap` gives the mean gap
-    and its 95% interval.
+    The row `gap` is the mean gap and its 95% interval; where that holds 0, a share of it would mean
+    nothing and is NaN.
     """
     import pandas as pd
 
@@ -302,11 +310,12 @@ def recovered_table(configs: Sequence[Config], names: Sequence[str]) -> pd.DataF
     found: dict[str, list[dict[str, float]]] = {
         "gap": [{name: t[name] - d[name] for name in names} for t, d in pairs]
     }
+    told = [name for name in names if not _holds_zero([gap[name] for gap in found["gap"]])]
     for method, seeds in metrics.items():
         if method in ("teacher", "dmd2"):
             continue
         found[method] = [
-            {name: _share(own[name], t[name], d[name]) for name in names}
+            {name: _share(own[name], t[name], d[name]) for name in told}
             for own, (t, d) in zip(seeds, pairs, strict=True)
         ]
     return interval_table(found, names)
@@ -314,6 +323,12 @@ def recovered_table(configs: Sequence[Config], names: Sequence[str]) -> pd.DataF
 
 def _share(own: float, teacher: float, dmd2: float) -> float:
     return (own - dmd2) / (teacher - dmd2) if teacher != dmd2 else math.nan
+
+
+def _holds_zero(gaps: Sequence[float]) -> bool:
+    """Whether the 95% interval of the gaps holds 0; one seed has none, and does not."""
+    _, low, high = mean_interval(gaps)
+    return low <= 0 <= high
 
 
 def write_tables(configs: Sequence[Config]) -> None:

@@ -5,7 +5,17 @@ import pandas as pd
 import pytest
 
 from pdmd.metrics.intervals import mean_interval
-from pdmd.tables import crossing, interval_table, latex, markdown, readable, write_table
+from pdmd.paths import Paths
+from pdmd.storage import write_json
+from pdmd.tables import (
+    crossing,
+    interval_table,
+    latex,
+    markdown,
+    readable,
+    recovered_table,
+    write_table,
+)
 
 VALUES = {
     "dmd2": [{"tv": 0.2, "kid": 1.5}, {"tv": 0.3, "kid": 1.25}, {"tv": 0.25, "kid": 1.0}],
@@ -128,3 +138,26 @@ def test_latex_has_a_column_for_each_of_the_tables(table):
 def test_a_cell_has_as_many_digits_as_its_mean_needs(triple, cell):
     frame = pd.DataFrame([dict(zip(("x_mean", "x_low", "x_high"), triple, strict=True))])
     assert readable(frame)["x"][0] == cell
+
+
+def test_a_share_of_the_gap_is_told_only_where_there_is_a_gap(tmp_path):
+    seeds = [1, 2, 3]
+    values = {
+        "teacher": {"speed": [2.0, 2.1, 1.9], "flow": [1.0, 1.2, 0.8]},
+        "dmd2": {"speed": [1.0, 1.1, 0.9], "flow": [0.8, 1.4, 0.8]},
+        "phased2": {"speed": [1.5, 1.6, 1.4], "flow": [0.9, 1.3, 0.8]},
+    }
+    configs = []
+    for method, own in values.items():
+        configs.append(
+            {"results": str(tmp_path), "scenario": "moving", "method": method, "seeds": seeds}
+        )
+        for i, seed in enumerate(seeds):
+            path = Paths(configs[-1]).seed(seed, "metrics.json")
+            write_json(path, {name: column[i] for name, column in own.items()})
+    table = recovered_table(configs, ["speed", "flow"]).set_index("method")
+    assert list(table.index) == ["gap", "phased2"]
+    assert table.loc["gap", "speed_mean"] == pytest.approx(1)
+    assert table.loc["phased2", "speed_mean"] == pytest.approx(0.5)
+    assert table.loc["gap", "flow_low"] < 0 < table.loc["gap", "flow_high"]
+    assert math.isnan(table.loc["phased2", "flow_mean"])

@@ -122,4 +122,4 @@ def frontier(configs: Sequence[Config]) -> Figure:
 
 def diversity(configs: Sequence[Config]) -> Figure:
     """Diversity, motion and fidelity of every method."""
-    return dots(configs, ["cosine", "speed", "speed_w1", "control", "kvd"])
+    return dots(configs, ["cosine", "speed_w1", "control", "control_camera", "kvd"])

@@ -74,6 +74,7 @@ LABELS = {
     "speed": "speed, px a frame",
     "speed_w1": "W1 of speeds ↓",
     "control": "motion as told ↑",
+    "control_camera": "camera as told ↑",
     "kvd": "kernel video distance ↓",
     "velocity_rmse": "RMSE of the velocity ↓",
     "trajectory_rmse": "RMSE of the trajectories ↓",
