@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -38,7 +38,8 @@ def prompted_scorers(stage: Stage, seed: int | None) -> tuple[Score, Score]:
     kind, spec = config["data"]["kind"], config["evaluate"]
     metrics = _metrics(paths.data(""), kind, spec["neighbours"], spec.get("video_samples", 0))
     if seed is not None:
-        metrics = replace(metrics, networks=networks(kind, metrics.prompts, paths.root))
+        found = networks(kind, metrics.prompts, paths.root, spec.get("networks", {}))
+        metrics = replace(metrics, networks=found)
         beside = spec.get("beside", TEACHER)
         if config["method"] != beside:
             metrics = _beside(stage, metrics, beside, seed)
@@ -118,25 +119,51 @@ def _lpips() -> Any:
 
 
 @cache
+def _features(name: str) -> Any:
+    """Lite0, which a package holds, or DINOv3 by name or from a folder."""
+    if name == "lite0":
+        return _lite0()
+    from pdmd.networks.dino import load_dino
+
+    return load_dino(name)
+
+
+@cache
+def _flow(name: str) -> Any:
+    """OpenCV's optical flow, or RAFT by the name or file of its weights."""
+    from pdmd.metrics.motion import opencv_flow, raft_flow
+
+    return opencv_flow if name == "opencv" else raft_flow(name, "large")
+
+
+@cache
 def _i3d() -> Any:
     from pdmd.networks.i3d import load_i3d
 
     return load_i3d(FRAME)
 
 
-def networks(kind: str, prompts: Sequence[Prompt], root: Path) -> dict[str, Any]:
-    """Name -> network, as the metrics want them; each is loaded once a process."""
+def networks(
+    kind: str, prompts: Sequence[Prompt], root: Path, wanted: Mapping[str, str]
+) -> dict[str, Any]:
+    """Name -> network, as the metrics want them; each is loaded once a process.
+
+    Args:
+        wanted: what to use in the place of Lite0 (`features`), OpenCV (`flow`), the small CLIP.
+    """
     from pdmd.metrics.alignment import clip_score
     from pdmd.metrics.diversity import lpips_pairwise
 
-    path, texts = str(root / "clip" / "small_clip.pt"), [prompt.text for prompt in prompts]
+    path = wanted.get("clip", str(root / "clip" / "small_clip.pt"))
+    texts = [prompt.text for prompt in prompts]
     pairwise = _lpips().pairwise
     found = {
-        "lite0": _lite0(),
+        "features": _features(wanted.get("features", "lite0")),
         "lpips": lambda x, condition: lpips_pairwise(pairwise, x, condition),
         "clip": lambda x, condition: clip_score(path, x, [texts[i] for i in condition.tolist()]),
     }
     if kind == "moving":
+        found["flow"] = _flow(wanted.get("flow", "opencv"))
         found["i3d"] = lambda clips: torch.cat(_i3d()(clips), 1)
     return found
 

@@ -20,7 +20,6 @@ from pdmd.metrics.motion import (
     nearest_direction,
     nearest_speed,
     object_motion,
-    opencv_flow,
     wasserstein,
 )
 from pdmd.metrics.pictures import coverage_and_density
@@ -111,7 +110,7 @@ class PromptedMetrics:
 
 @dataclass(frozen=True)
 class EmojiMetrics(PromptedMetrics):
-    """Scores of pictures drawn from coarse and fine prompts; networks: lite0, lpips, clip."""
+    """Scores of pictures drawn from coarse and fine prompts; networks: features, lpips, clip."""
 
     @property
     def styles(self) -> int:
@@ -178,23 +177,23 @@ class EmojiMetrics(PromptedMetrics):
 
         Returns, further:
             cosine, cosine_pixels, vendi, lpips: diversity within a prompt, mean over prompts; the
-                cosine of Lite0 features centred on held-out pictures, and of raw pixels.
-            fid, kid: Lite0 features against held-out pictures; fid_teacher, kid_teacher: against
+                cosine of a network's features centred on held-out pictures, and of raw pixels.
+            fid, kid: these features against held-out pictures; fid_teacher, kid_teacher: against
                 the teacher's samples, as in the paper; clip: the small CLIP's score.
         """
-        lite0 = through(self.networks["lite0"], pictures)
-        real = self.real.by("lite0", self.networks["lite0"])
+        features = through(self.networks["features"], pictures)
+        real = self.real.by("features", self.networks["features"])
         scores = self(pictures, condition)
-        scores["cosine"] = within_prompt(lite0, condition, real.mean(0))
+        scores["cosine"] = within_prompt(features, condition, real.mean(0))
         mean = self.real.x.mean(0).flatten()
         scores["cosine_pixels"] = within_prompt(pictures.flatten(1), condition, mean)
-        scores["vendi"] = vendi_score(lite0 - real.mean(0), condition)
+        scores["vendi"] = vendi_score(features - real.mean(0), condition)
         scores["lpips"] = self.networks["lpips"](pictures, condition)
         scores["clip"] = self.networks["clip"](pictures, condition)
-        scores |= fidelity(lite0, real)
+        scores |= fidelity(features, real)
         if self.teacher is not None:
-            theirs = self.teacher.by("lite0", self.networks["lite0"])
-            scores |= fidelity(lite0, theirs, "_teacher")
+            theirs = self.teacher.by("features", self.networks["features"])
+            scores |= fidelity(features, theirs, "_teacher")
         return scores
 
 
@@ -203,7 +202,7 @@ class MovingMetrics(PromptedMetrics):
     """Scores of clips drawn from free, stated and camera prompts.
 
     Attributes:
-        networks: lite0, lpips, clip, i3d; conditions: of the teacher's samples.
+        networks: features, lpips, clip, flow, i3d; conditions: of the teacher's samples.
         fvd_clips: how many clips go through I3D; some: held-out clips for frozen networks.
     """
 
@@ -320,15 +319,15 @@ class MovingMetrics(PromptedMetrics):
         """
         condition = prompt_of(condition)
         scores = self(clips, condition)
-        flow = opencv_flow(clips)
+        flow = self.networks["flow"](clips)
         scores["flow"] = float(mean_flow(flow).mean())
         scores["dynamic"] = float(dynamic_degree(flow).double().mean())
         last = clips[:, :, -1]
-        lite0 = through(self.networks["lite0"], last)
+        features = through(self.networks["features"], last)
         ends = self.some.setdefault("ends", Reference(self.real.x[:CENTRED_ON, :, -1]))
-        centre = ends.by("lite0", self.networks["lite0"]).mean(0)
-        scores["cosine"] = within_prompt(lite0, condition, centre)
-        scores["vendi"] = vendi_score(lite0 - centre, condition)
+        centre = ends.by("features", self.networks["features"]).mean(0)
+        scores["cosine"] = within_prompt(features, condition, centre)
+        scores["vendi"] = vendi_score(features - centre, condition)
         scores["lpips"] = self.networks["lpips"](last, condition)
         scores["clip"] = self.networks["clip"](clips[:, :, clips.shape[2] // 2], condition)
         return scores | self._video_distances(clips)
