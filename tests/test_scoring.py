@@ -13,7 +13,7 @@ from pdmd.networks.lite0 import Lite0
 
 @pytest.fixture(scope="module", autouse=True)
 def fetched():
-    for name in ("lite0", "lpips", "i3d"):
+    for name in ("lite0", "alexnet", "i3d"):
         fetch(name)
 
 
