@@ -49,8 +49,6 @@ LOOKS = {
     "phased2-long": Look("Phased, 2 × 2, 3 × updates", BLUE, "<", "-"),
     "dmd2-lora": Look("DMD2, LoRA", VERMILION, "d", ":"),
     "phased2-lora": Look("Phased, 2 × 2, LoRA", BLUE, "d", ":"),
-    "dmd2-flat": Look("DMD2, even grid", VERMILION, "h", "-."),
-    "phased2-flat": Look("Phased, 2 × 2, even grid", BLUE, "h", "-."),
     "dmd2-last-exit": Look("DMD2, last exit", ORANGE, ">", "--"),
     "dmd2-one-exit": Look("DMD2, one exit", ORANGE, "<", "--"),
     "full": Look("full interval, Eq. 4", GREEN, "o", "-"),
