@@ -99,8 +99,9 @@ def test_scancel_fails_the_job_and_a_new_start_goes_on(lab, undisturbed, resumab
 
 
 def test_at_its_walltime_a_resumable_job_saves_and_goes_on_under_its_id(lab, undisturbed):
-    """Slurm counts minutes, hence a walltime of one and a signal at its very beginning."""
-    lab.start(config={"runtime": 1, "pace": 0.25}, signal_delay=50)
+    """Slurm counts minutes, hence a walltime of one and a signal at its very beginning, which comes
+    when Slurm next looks: the job must last longer than that."""
+    lab.start(config={"runtime": 1, "pace": 0.75}, signal_delay=50)
     lab.wait_steps(1)
     job = lab.job()
     assert lab.end(120) == 0, lab.output()
