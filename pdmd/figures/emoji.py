@@ -24,6 +24,7 @@ from pdmd.storage import load_tensors
 
 EACH = 4  # samples of a prompt beside one another: the seeds of the paper's Fig. 6
 VARIANTS = ("both", "first alone", "early second", "early first", "teacher first")
+STRIDE = 3  # beyond even steps through the prompts
 LABELLED = 1.0  # inches that the names of rows take
 SHOWN = {"coarse": 4, "fine": 6}  # prompts of each kind
 
@@ -48,13 +49,16 @@ def samples(configs: Sequence[Config]) -> Figure:
 
 
 def chosen(condition: Tensor, prompts: Sequence[Prompt], shown: dict[str, int]) -> list[int]:
-    """The prompts to show: some of each kind, evenly spread over those that were sampled."""
+    """The prompts to show: some of each kind, spread over those that were sampled.
+
+    Prompts of a kind are in order of two labels or more: even steps alone would often keep one.
+    """
     numbers: list[int] = condition.unique().tolist()
     found = []
     for kind, wanted in shown.items():
         mine = [number for number in numbers if prompts[number].kind == kind]
         step = max(1, len(mine) // wanted)
-        found += mine[::step][:wanted]
+        found += [mine[i * step + STRIDE * i % step] for i in range(min(wanted, len(mine)))]
     return found
 
 

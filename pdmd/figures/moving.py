@@ -33,6 +33,7 @@ from pdmd.prompted import decoded
 from pdmd.prompts import read_prompts
 from pdmd.storage import load_tensors
 
+NAMED = 0.85  # inches that the names of methods take beside a block
 SHOWN = {"free": 2, "stated": 2, "camera": 2}  # prompts of each kind
 
 
@@ -48,8 +49,8 @@ def strips(configs: Sequence[Config]) -> Figure:
     numbers = chosen(conditions[first], prompts, SHOWN)
     columns = 2
     rows = (len(numbers) + columns - 1) // columns
-    height = TEXT / columns / clips[first].shape[2] * len(configs)
-    figure = new_figure(TEXT, rows * (height + 0.2))
+    height = (TEXT / columns - NAMED) / clips[first].shape[2] * len(configs)
+    figure = new_figure(TEXT, rows * (height + 0.3))
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for ax, number in zip(axes, numbers, strict=False):
         block = [film(clips[m][conditions[m] == number][0]) for m in clips]
