@@ -33,7 +33,7 @@ from pdmd.prompted import decoded
 from pdmd.prompts import read_prompts
 from pdmd.storage import load_tensors
 
-NAMED = 0.85  # inches that the names of methods take beside a block
+NAMED = 1.0  # inches that the names of methods take beside a block
 SHOWN = {"free": 2, "stated": 2, "camera": 2}  # prompts of each kind
 
 
