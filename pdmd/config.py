@@ -98,8 +98,9 @@ def _expectation(error: Any) -> str:
     return words.get(kind, error.message)
 
 
-# The sections that each kind of job reads; a job runs again when one of its own changes, not else.
 TEACHER = "teacher"  # the method that students are compared with, where none is named
+
+# The sections that each kind of job reads; a job runs again when one of its own changes, not else.
 IDENTITY = ("results", "scenario", "threads")
 PARTS: dict[str, tuple[str, ...]] = {
     "data": ("data",),
