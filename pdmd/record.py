@@ -11,15 +11,20 @@ from pdmd.naming import look
 from pdmd.storage import read_json, write_json, write_text
 
 BEGIN, END = "<!-- headline table: made by `make record` -->", "<!-- end of headline table -->"
-PARTS = {"": True, "ablations": False, "small": True, "small_ablations": False}  # figures or not
+PARTS = {  # figures or not
+    "": True,
+    "ablations": False,
+    "small": True,
+    "small_ablations": False,
+    "small_capacity": False,
+}
 HEADLINE = ("inliers", "modes_covered", "tv", "spread", "energy")
 
 
 def keep_record(results: Path, docs: Path, readme: Path) -> None:
     """Copy tables and figures to docs/record and renew README's table from them.
 
-    What of <results> itself, <results>/ablations, <results>/small and <results>/small_ablations is
-    not there stays as it was recorded.
+    What of <results> itself and of the PARTS below it is not there stays as it was recorded.
 
     Raises:
         UserError: the results were made from a dirty checkout or are not there.

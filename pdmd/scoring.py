@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from pdmd import provenance
-from pdmd.config import TEACHER
 from pdmd.judge import load_judge
 from pdmd.metrics.prompted import EmojiMetrics, MovingMetrics, Reference
 from pdmd.moving import DIRECTIONS, speeds_of
@@ -40,7 +39,7 @@ def prompted_scorers(stage: Stage, seed: int | None) -> tuple[Score, Score]:
     if seed is not None:
         found = networks(kind, metrics.prompts, paths.root, spec.get("networks", {}))
         metrics = replace(metrics, networks=found)
-        beside = spec.get("beside", TEACHER)
+        beside = spec["beside"]
         if config["method"] != beside:
             metrics = _beside(stage, metrics, beside, seed)
 
@@ -170,8 +169,9 @@ def networks(
 
 def validate_metrics(config: dict[str, Any], path: Path) -> None:
     """Write the table of what each metric does on real data with known damage, three files."""
+    from pdmd.plans import clip_plan, picture_plan
     from pdmd.tables import write_table
-    from pdmd.validation import clip_plan, picture_plan, validate
+    from pdmd.validation import validate
 
     paths, kind = Paths(config), config["data"]["kind"]
     torch.set_num_threads(config["threads"])

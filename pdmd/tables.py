@@ -373,7 +373,7 @@ def _write_paths_of_training(
     configs: Sequence[Config], folder: Path, title: str, note: str
 ) -> None:
     """The tables that follow training: at equal fidelity, and by exit step."""
-    kind, levels = configs[0]["data"]["kind"], configs[0]["evaluate"]["levels"]
+    kind, levels = configs[0]["data"]["kind"], configs[0]["tables"]["levels"]
     equal = equal_fidelity_table(configs, levels)
     caption = f"{title}: diversity where training last passes the same {FIDELITY[kind]}. {note}"
     write_table(equal, folder / "equal_fidelity", caption)

@@ -105,6 +105,11 @@ WRONG = {
     "betas out of range": (mixture(distill={"betas": [0, 1.0]}), "betas.1: 1.0", "less than 1"),
     "one beta": (mixture(distill={"betas": [0.9]}), "distill.betas: [0.9]", "at least 2 entries"),
     "a margin out of range": (mixture(student={"margin": 0.5}), "margin: 0.5", "at most 0.1"),
+    "no fidelity to compare at": (
+        mixture(tables={"levels": []}),
+        "tables.levels: []",
+        "at least one fidelity",
+    ),
     "an unknown choice": (mixture(flow="linear"), "flow: 'linear'", "one of rectified, cosine"),
     "another unknown choice": (
         mixture(student={"interval": "nestled"}),
@@ -372,11 +377,16 @@ def jobs(names):
     return {name.rpartition("/")[2].removesuffix(".json") for name in names}
 
 
-@pytest.mark.parametrize("key", ["samples", "frontier_samples", "levels"])
-def test_how_samples_are_scored_changes_no_training(repository, settings, key):
-    value = {"samples": 77, "frontier_samples": 77, "levels": [0.5]}[key]
-    found = changed(repository, settings, {"evaluate": {key: value}})
-    assert jobs(found) == {"sample", "evaluate", "table"}
+@pytest.mark.parametrize(
+    ("diff", "concerned"),
+    [
+        ({"evaluate": {"samples": 77}}, {"sample", "evaluate"}),
+        ({"evaluate": {"frontier_samples": 77}}, {"evaluate"}),
+        ({"tables": {"levels": [0.5]}}, {"table"}),
+    ],
+)
+def test_how_samples_are_scored_changes_no_training(repository, settings, diff, concerned):
+    assert jobs(changed(repository, settings, diff)) == concerned
     control = changed(repository, settings, {"distill": {"fake_lr": 0.1}})
     assert jobs(control) == {"distill"}
 
@@ -498,7 +508,7 @@ def test_a_config_is_written_again_only_where_it_changed(tmp_path, settings):
     assert cli.main(overlay(tmp_path, settings, diff)) == 0
     changed = {path for path, date in before.items() if path.stat().st_mtime_ns != date}
     names = {path.name for path in changed}
-    assert names == {"sample.json", "evaluate.json", "table.json", "settings.json"}
+    assert names == {"sample.json", "evaluate.json", "settings.json"}
     assert all("mixture2d" in str(path) for path in changed if path.name != "settings.json")
 
 

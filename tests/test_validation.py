@@ -18,14 +18,13 @@ from pdmd.damages import (
 )
 from pdmd.draws import Stream
 from pdmd.errors import UserError
+from pdmd.plans import clip_plan, picture_plan
 from pdmd.tables import write_table
 from pdmd.validation import (
     IDENTITY,
     Plan,
     Rule,
-    clip_plan,
     is_ordered,
-    picture_plan,
     thirds,
     validate,
 )

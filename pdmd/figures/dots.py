@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pdmd.config import Config
-from pdmd.figures.style import FAINT, LABELS, TEXT, marker_of, new_figure
+from pdmd.figures.style import DRAWN_FROM, FAINT, LABELS, TEXT, marker_of, new_figure
 from pdmd.metrics.intervals import mean_interval
 from pdmd.naming import look
 from pdmd.tables import read_metrics
@@ -37,7 +37,7 @@ def draw_column(ax: Axes, values: dict[str, list[float]]) -> None:
         mean, low, high = mean_interval(seeds)
         colour = look(method).colour
         ax.plot(seeds, [row + 0.28] * len(seeds), "|", color=colour, markersize=3, alpha=0.8)
-        if math.isfinite(low):
+        if len(seeds) >= DRAWN_FROM and math.isfinite(low):
             ax.plot([low, high], [row, row], color=colour, linewidth=1.4)
         ax.plot(mean, row, **marker_of(method))
     ax.set_yticks(range(len(values)), [look(method).label for method in values])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,12 +27,16 @@ from pdmd.storage import load_tensors
 EACH = 4  # samples of a prompt beside one another: the seeds of the paper's Fig. 6
 VARIANTS = ("both", "first alone", "early second", "early first", "teacher first")
 STRIDE = 3  # beyond even steps through the prompts
+ABREAST, TITLE = 6, 16  # methods in a band, letters in a line of their titles
 LABELLED = 1.0  # inches that the names of rows take
 SHOWN = {"coarse": 4, "fine": 6}  # prompts of each kind
 
 
 def samples(configs: Sequence[Config]) -> Figure:
-    """A row a prompt, a block of columns a method; one place holds one noise in every block."""
+    """A row a prompt, a block of columns a method; one place holds one noise in every block.
+
+    Many methods stand in several bands.
+    """
     prompts = read_prompts(Paths(configs[0]).data("prompts.json"))
     blocks, rows = [], None
     for config in configs:
@@ -39,13 +45,23 @@ def samples(configs: Sequence[Config]) -> Figure:
             rows = chosen(found["condition"], prompts, SHOWN)
         blocks.append(tile(decoded(config, found["x"])[:, :, 0], found["condition"], rows, EACH))
     assert rows is not None
-    width = (TEXT - LABELLED) / len(configs)
-    figure = new_figure(TEXT, len(rows) * width / EACH + 0.25)
-    axes = figure.subplots(1, len(configs), squeeze=False)[0]
-    for ax, config, block in zip(axes, configs, blocks, strict=True):
-        draw_block(ax, block, look(config["method"]).label)
-    label_rows(axes[0], [prompts[number].text for number in rows])
+    bands, columns = in_bands(len(configs))
+    height = len(rows) * (TEXT - LABELLED) / columns / EACH + 0.25
+    figure = new_figure(TEXT, bands * height)
+    axes = figure.subplots(bands, columns, squeeze=False)
+    for ax, config, block in zip(axes.flat, configs, blocks, strict=False):
+        draw_block(ax, block, textwrap.fill(look(config["method"]).label, TITLE))
+    for ax in axes.flat[len(configs) :]:
+        ax.set_visible(False)
+    for ax in axes[:, 0]:
+        label_rows(ax, [prompts[number].text for number in rows])
     return figure
+
+
+def in_bands(blocks: int) -> tuple[int, int]:
+    """The fewest bands of at most ABREAST blocks, and the columns that fill them evenly."""
+    bands = math.ceil(blocks / ABREAST)
+    return bands, math.ceil(blocks / bands)
 
 
 def chosen(condition: Tensor, prompts: Sequence[Prompt], shown: dict[str, int]) -> list[int]:

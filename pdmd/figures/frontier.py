@@ -10,7 +10,16 @@ from matplotlib.figure import Figure
 
 from pdmd.config import Config
 from pdmd.figures.results import frontiers, trained
-from pdmd.figures.style import LABELS, TEXT, legend, letter, line_of, marker_of, new_figure
+from pdmd.figures.style import (
+    DRAWN_FROM,
+    LABELS,
+    TEXT,
+    legend,
+    letter,
+    line_of,
+    marker_of,
+    new_figure,
+)
 from pdmd.metrics.intervals import mean_interval
 from pdmd.tables import FIDELITY, read_metrics
 
@@ -61,7 +70,7 @@ def draw_training(ax: Axes, config: Config, x: str, y: str) -> None:
 def draw_end(ax: Axes, method: str, seeds: Sequence[dict[str, float]], x: str, y: str) -> None:
     """The samples of record: a marker with a cross of 95% intervals."""
     centre, *bars = zip(*(mean_interval([s[name] for s in seeds]) for name in (x, y)), strict=True)
-    if all(math.isfinite(bound) for bound in bars[0]):
+    if len(seeds) >= DRAWN_FROM and all(math.isfinite(bound) for bound in bars[0]):
         (left, bottom), (right, top) = bars
         style = {"color": marker_of(method)["color"], "linewidth": 0.9, "zorder": 3}
         ax.plot([left, right], [centre[1]] * 2, **style)

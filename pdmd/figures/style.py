@@ -21,6 +21,7 @@ from pdmd.storage import replacing
 
 TEXT = 6.8  # width of a paper's text, inches
 FAINT = "#B0B0B0"
+DRAWN_FROM = 3  # seeds: the 95% interval of two is twelve standard errors wide
 
 RC = {
     "font.family": "STIXGeneral",  # comes with matplotlib: the same on every machine

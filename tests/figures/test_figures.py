@@ -245,6 +245,13 @@ def test_digits_stand_in_rows_by_class() -> None:
     assert shuffled[0, 0] == pytest.approx((CLASSES - 1) / CLASSES)  # the control
 
 
+@pytest.mark.parametrize(("blocks", "shape"), [(1, (1, 1)), (6, (1, 6)), (7, (2, 4)), (15, (3, 5))])
+def test_many_methods_stand_in_even_bands(blocks: int, shape: tuple[int, int]) -> None:
+    from pdmd.figures.emoji import in_bands
+
+    assert in_bands(blocks) == shape
+
+
 def collisions(looks: dict[str, Any]) -> int:
     """How many methods share colour and marker with an earlier one."""
     return len(looks) - len({(shown.colour, shown.marker) for shown in looks.values()})
