@@ -216,7 +216,7 @@ class Experiment:
         """The method, a teacher, whose samples a method's are compared with; None: nobody's.
 
         Raises:
-            UserError: it is not among the scenario's methods, or no teacher.
+            UserError: it is not among the scenario's methods, no teacher, or scored otherwise.
         """
         run = self.runs[scenario, method]
         if run["data"]["kind"] not in PROMPTED:
@@ -227,6 +227,13 @@ class Experiment:
                 f"{scenario}/{method}: evaluate.beside: {found!r}: expected a method of kind"
                 f" teacher among {', '.join(self.method_names(scenario))}"
             )
+        spec, theirs = run["evaluate"], self.runs[scenario, found]["evaluate"]
+        for key in ("samples", "video_samples", "networks"):
+            if spec.get(key) != theirs.get(key):
+                raise UserError(
+                    f"{scenario}/{method}: evaluate.{key}: {spec.get(key)!r}: expected"
+                    f" {theirs.get(key)!r}, as of {found}, whose samples these are compared with"
+                )
         return None if found == method else found
 
     def _resolve(self, scenario: str, method: str) -> Config:

@@ -21,7 +21,7 @@ from pdmd.metrics.modes import energy_distance, mixture_metrics
 from pdmd.models.factory import load_files
 from pdmd.models.mixture import GaussianMixture
 from pdmd.rollout import exit_steps, sample, simulate_to_exit
-from pdmd.scoring import prompted_scorers
+from pdmd.scoring import FEATURES, full_scores, quick_scorer
 from pdmd.stages import Stage, batches, draw_samples, prepare
 from pdmd.storage import load_tensors, save_tensors, write_json, write_text
 from pdmd.swaps import changes, swapped_samples
@@ -36,8 +36,7 @@ def scorer(stage: Stage) -> Score:
     """(samples, conditions) -> metrics, for the scenario's kind of data."""
     config, paths = stage.config, stage.paths
     if config["data"]["kind"] in PROMPTED:
-        light, _ = prompted_scorers(stage, None)
-        return light
+        return quick_scorer(stage)
     if config["data"]["kind"] != "digits":
         mixture = build_mixture(config["data"])
         reference = mixture.draw(Stream([REFERENCE_SEED], 0, "reference"), 4000)
@@ -84,8 +83,12 @@ def _evaluate_together(stage: Stage, score: Score, seeds: list[int]) -> None:
         samples = stage.paths.seed(seed, "samples.safetensors")
         tensors = load_tensors(samples)
         path = stage.paths.seed(seed, "metrics.json")
-        whole = prompted_scorers(stage, seed)[1] if config["data"]["kind"] in PROMPTED else score
-        write_json(path, whole(tensors["x"], tensors.get("condition")))
+        if config["data"]["kind"] in PROMPTED:
+            scores, features = full_scores(stage, seed, tensors["x"], tensors["condition"])
+            save_tensors(path.with_name(FEATURES), features)
+        else:
+            scores = score(tensors["x"], tensors.get("condition"))
+        write_json(path, scores)
         if seed in frontiers:
             write_text(path.with_name("frontier.csv"), frontiers[seed])
             write_text(path.with_name("exits.csv"), exits[seed])

@@ -23,41 +23,60 @@ from pdmd.storage import load_tensors
 
 VALIDATED = 3  # objects on whose clips metrics are validated: I3D is slow
 FRAME = 128  # px of a frame that I3D sees
+FEATURES, REAL = "features.safetensors", "real_"  # their file; the prefix of held-out data's
+SHARED = {"features", "ends", "i3d"}  # features of held-out data that cost much
 Metrics = EmojiMetrics | MovingMetrics
 Score = Callable[[Tensor, Tensor | None], dict[str, float]]
 
 
-def prompted_scorers(stage: Stage, seed: int | None) -> tuple[Score, Score]:
-    """(latents, conditions) -> scores: the quick ones of training's path, and all of them.
+def quick_scorer(stage: Stage) -> Score:
+    """(latents, conditions) -> the quick scores, those of training's path."""
+    metrics = _stage_metrics(stage)
 
-    Args:
-        seed: whose teacher samples are compared with; None: none, and for quick scores alone.
+    def score(x: Tensor, condition: Tensor | None) -> dict[str, float]:
+        assert condition is not None
+        return metrics(_pictures(stage, x), condition)
+
+    return score
+
+
+def full_scores(
+    stage: Stage, seed: int, x: Tensor, condition: Tensor
+) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """All scores of a seed's samples, and the features that comparisons with them need.
+
+    Samples that are compared with a teacher's read the features of those, and of held-out data,
+    from the teacher's evaluation: I3D alone would be a third of the work.
     """
-    config, paths = stage.config, stage.paths
-    kind, spec = config["data"]["kind"], config["evaluate"]
-    metrics = _metrics(paths.data(""), kind, spec["neighbours"], spec.get("video_samples", 0))
-    if seed is not None:
-        found = networks(kind, metrics.prompts, paths.root, spec.get("networks", {}))
-        metrics = replace(metrics, networks=found)
-        beside = spec["beside"]
-        if config["method"] != beside:
-            metrics = _beside(stage, metrics, beside, seed)
+    config, metrics = stage.config, _stage_metrics(stage)
+    spec, beside = config["evaluate"], config["evaluate"]["beside"]
+    kind, root = config["data"]["kind"], stage.paths.root
+    found = networks(kind, metrics.prompts, root, spec.get("networks", {}))
+    metrics = replace(metrics, networks=found)
+    if config["method"] != beside:
+        metrics = _beside(stage, metrics, beside, seed)
+    own = Reference(_pictures(stage, x))
+    scores, shared = metrics.full(own, condition), {}
+    if config["kind"] == "teacher":
+        held = metrics.real.features
+        shared = {f"{REAL}{name}": held[name] for name in SHARED & held.keys()}
+    return scores, own.features | shared
 
-    def score(how: Callable[[Tensor, Tensor], dict[str, float]]) -> Score:
-        def run(x: Tensor, condition: Tensor | None) -> dict[str, float]:
-            assert condition is not None
-            return how(_pictures(stage, x), condition)
 
-        return run
-
-    return score(metrics), score(metrics.full)
+def _stage_metrics(stage: Stage) -> Metrics:
+    config, spec = stage.config, stage.config["evaluate"]
+    kind, data = config["data"]["kind"], stage.paths.data("")
+    return _metrics(data, kind, spec["neighbours"], spec.get("video_samples", 0))
 
 
 def _beside(stage: Stage, metrics: Metrics, teacher_method: str, seed: int) -> Metrics:
     """Metrics that compare with a teacher's samples of a seed, too."""
     path = stage.paths.scenario / teacher_method / f"seed{seed}" / "samples.safetensors"
-    found = load_tensors(path)
-    teacher = Reference(_pictures(stage, found["x"]))
+    found, features = load_tensors(path), load_tensors(path.with_name(FEATURES))
+    own = {name: value for name, value in features.items() if not name.startswith(REAL)}
+    teacher = Reference(_pictures(stage, found["x"]), own)
+    for name in features.keys() - own.keys():
+        metrics.real.features.setdefault(name.removeprefix(REAL), features[name])
     if isinstance(metrics, MovingMetrics):
         return replace(metrics, teacher=teacher, conditions=found["condition"])
     return replace(metrics, teacher=teacher)

@@ -35,5 +35,10 @@ def threads_of(scenario):
     return experiment.scenario(scenario)["threads"]
 
 
+def urgency(scenario):
+    """A priority: pictures and clips with prompts have the longest chains, so they start first."""
+    return int(experiment.scenario(scenario)["data"]["kind"] in PROMPTED)
+
+
 localrules:
     all,

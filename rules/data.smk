@@ -18,6 +18,7 @@ def data(*names):
 rule weights:
     output:
         f"{RESULTS}/weights.json",
+    priority: 1
     resources:
         **light(),
     shell:
@@ -47,6 +48,7 @@ rule render:
         data("pictures.safetensors", "prompts.json", *LATENT_FILES),
     wildcard_constraints:
         scenario=scenarios_of(PROMPTED),
+    priority: 1
     threads: lambda w: threads_of(w.scenario)
     resources:
         **light(),
@@ -65,6 +67,7 @@ rule embed:
         data("prompts.safetensors"),
     wildcard_constraints:
         scenario=scenarios_of(PROMPTED),
+    priority: 1
     threads: lambda w: threads_of(w.scenario)
     resources:
         **light(),
@@ -103,6 +106,7 @@ rule judge:
         f"{RESULTS}/{{scenario}}/data/judge.benchmark.tsv"
     wildcard_constraints:
         scenario=scenarios_of(PROMPTED),
+    priority: 1
     threads: lambda w: threads_of(w.scenario)
     resources:
         **light(),
@@ -118,6 +122,7 @@ rule clip:
         scores=f"{RESULTS}/clip/small_clip.json",
     benchmark:
         f"{RESULTS}/clip/benchmark.tsv"
+    priority: 1
     resources:
         **light(),
     params:

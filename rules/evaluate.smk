@@ -25,14 +25,22 @@ def judges(scenario):
 
 
 def teachers(scenario, method):
-    """The teacher's samples, which those of students are compared with, as in the paper."""
+    """The teacher's samples, which those of students are compared with, and their features."""
     beside = experiment.beside(scenario, method)
     if beside is None:
         return []
     return [
-        f"{RESULTS}/{scenario}/{beside}/seed{seed}/samples.safetensors"
+        f"{RESULTS}/{scenario}/{beside}/seed{seed}/{name}.safetensors"
         for seed in experiment.seeds(scenario)
+        for name in ("samples", "features")
     ]
+
+
+def scores(scenario):
+    """What scoring writes for every seed; features only where networks are costly."""
+    prompted = experiment.scenario(scenario)["data"]["kind"] in PROMPTED
+    names = ["metrics.json", *(["features.safetensors"] if prompted else [])]
+    return [path for name in names for path in per_seed(scenario, name)]
 
 
 def per_seed(scenario, name):
@@ -54,9 +62,10 @@ for _scenario in experiment.scenarios:
             lambda w, s=_scenario: snapshots(s, w.method),
             config=part("evaluate", _scenario),
         output:
-            per_seed(_scenario, "metrics.json"),
+            scores(_scenario),
         wildcard_constraints:
             method=alternatives(experiment.select(_scenario, ["teacher", "distill"])),
+        priority: urgency(_scenario)
         group:
             "score"
         threads: threads_of(_scenario)
@@ -79,6 +88,7 @@ for _scenario in experiment.scenarios:
             per_seed(_scenario, "samples.safetensors"),
         wildcard_constraints:
             method=alternatives(experiment.select(_scenario, ["fit"])),
+        priority: urgency(_scenario)
         threads: threads_of(_scenario)
         resources:
             **light(),

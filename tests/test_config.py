@@ -266,6 +266,15 @@ def test_a_method_left_empty_is_refused(checkout, settings):
     assert "mine" in refusal(checkout, merge(settings, mixture(methods=["mine"])))
 
 
+def test_students_scored_otherwise_than_their_teacher_are_refused(checkout, settings):
+    mine = {"kind": "distill", "evaluate": {"networks": {"features": "dinov3"}}}
+    write_method(checkout, "mine", mine)
+    asked = {"overrides": {"emoji": {"methods": ["teacher", "mine"]}}}
+    line = refusal(checkout, merge(settings, asked))
+    assert "emoji/mine: evaluate.networks: {'features': 'dinov3'}: expected None, as of" in line
+    load_experiment(checkout, merge(settings, {"overrides": {"emoji": {"methods": ["teacher"]}}}))
+
+
 @pytest.mark.parametrize(
     ("arguments", "named", "expected"),
     [

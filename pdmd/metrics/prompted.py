@@ -39,15 +39,16 @@ class Reference:
 
     Attributes:
         x: (N, 3, H, W) or (N, 3, T, H, W) in [-1, 1].
+        features: name -> (M, D), made when they are first asked for.
     """
 
     x: Tensor
     features: dict[str, Tensor] = field(default_factory=dict)
 
-    def by(self, name: str, network: Features) -> Tensor:
-        """(N, D) features of a network."""
+    def by(self, name: str, network: Features, chosen: Tensor | None = None) -> Tensor:
+        """(M, D) features of a network: of all, or of what was chosen from them."""
         if name not in self.features:
-            self.features[name] = through(network, self.x)
+            self.features[name] = through(network, self.x if chosen is None else chosen)
         return self.features[name]
 
 
@@ -172,8 +173,8 @@ class EmojiMetrics(PromptedMetrics):
         return mean_coverage(pairs)
 
     @torch.no_grad()
-    def full(self, pictures: Tensor, condition: Tensor) -> dict[str, float]:
-        """The scores above and those of real networks.
+    def full(self, own: Reference, condition: Tensor) -> dict[str, float]:
+        """The scores above and those of real networks; `own` holds their features afterwards.
 
         Returns, further:
             cosine, cosine_pixels, vendi, lpips: diversity within a prompt, mean over prompts; the
@@ -181,7 +182,7 @@ class EmojiMetrics(PromptedMetrics):
             fid, kid: these features against held-out pictures; fid_teacher, kid_teacher: against
                 the teacher's samples, as in the paper; clip: the small CLIP's score.
         """
-        features = through(self.networks["features"], pictures)
+        pictures, features = own.x, own.by("features", self.networks["features"])
         real = self.real.by("features", self.networks["features"])
         scores = self(pictures, condition)
         scores["cosine"] = within_prompt(features, condition, real.mean(0))
@@ -203,12 +204,11 @@ class MovingMetrics(PromptedMetrics):
 
     Attributes:
         networks: features, lpips, clip, flow, i3d; conditions: of the teacher's samples.
-        fvd_clips: how many clips go through I3D; some: held-out clips for frozen networks.
+        fvd_clips: how many clips go through I3D.
     """
 
     conditions: Tensor | None = None
     fvd_clips: int = 64
-    some: dict[str, Reference] = field(default_factory=dict)
 
     @torch.no_grad()
     def __call__(self, clips: Tensor, condition: Tensor) -> dict[str, float]:
@@ -306,8 +306,8 @@ class MovingMetrics(PromptedMetrics):
         return mean_coverage(pairs)
 
     @torch.no_grad()
-    def full(self, clips: Tensor, condition: Tensor) -> dict[str, float]:
-        """The scores above and those of real networks.
+    def full(self, own: Reference, condition: Tensor) -> dict[str, float]:
+        """The scores above and those of real networks; `own` holds I3D's features afterwards.
 
         Returns, further:
             flow: mean magnitude of optical flow, px a frame (the paper's OF); dynamic: share of
@@ -317,34 +317,33 @@ class MovingMetrics(PromptedMetrics):
                 held-out clips; fvd_teacher, kvd_teacher: to the teacher's, as in the paper.
             clip: the small CLIP's score of the middle frames.
         """
-        condition = prompt_of(condition)
+        condition, clips = prompt_of(condition), own.x
         scores = self(clips, condition)
         flow = self.networks["flow"](clips)
         scores["flow"] = float(mean_flow(flow).mean())
         scores["dynamic"] = float(dynamic_degree(flow).double().mean())
         last = clips[:, :, -1]
         features = through(self.networks["features"], last)
-        ends = self.some.setdefault("ends", Reference(self.real.x[:CENTRED_ON, :, -1]))
-        centre = ends.by("features", self.networks["features"]).mean(0)
+        ends = self.real.x[:CENTRED_ON, :, -1]
+        centre = self.real.by("ends", self.networks["features"], ends).mean(0)
         scores["cosine"] = within_prompt(features, condition, centre)
         scores["vendi"] = vendi_score(features - centre, condition)
         scores["lpips"] = self.networks["lpips"](last, condition)
         scores["clip"] = self.networks["clip"](clips[:, :, clips.shape[2] // 2], condition)
-        return scores | self._video_distances(clips)
+        return scores | self._video_distances(own)
 
-    def _video_distances(self, clips: Tensor) -> dict[str, float]:
-        some = spread_rows(len(clips), self.fvd_clips)
-        found = {}
-        mine = Reference(clips[some]).by("i3d", self.networks["i3d"])
-        rows = spread_rows(len(self.real.x), self.fvd_clips)
-        others = {"": self.some.setdefault("clips", Reference(self.real.x[rows]))}
-        if self.teacher is not None:
-            others["_teacher"] = Reference(self.teacher.x[some])
+    def _i3d(self, clips: Reference) -> Tensor:
+        some = spread_rows(len(clips.x), self.fvd_clips)
+        return clips.by("i3d", self.networks["i3d"], clips.x[some])
+
+    def _video_distances(self, own: Reference) -> dict[str, float]:
+        mine, found = self._i3d(own), {}
+        others = {"": self.real} | ({} if self.teacher is None else {"_teacher": self.teacher})
         for suffix, other in others.items():
-            theirs = other.by("i3d", self.networks["i3d"])
+            theirs = self._i3d(other)
             logits, pooled = slice(0, 400), slice(400, None)
             found[f"fvd{suffix}"] = frechet_distance(mine[:, logits], theirs[:, logits])
-            half = len(some) // 2
+            half = len(mine) // 2
             found[f"kvd{suffix}"] = kernel_distance(
                 mine[:, pooled], theirs[:, pooled], SUBSETS, half, 0
             )

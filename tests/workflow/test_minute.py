@@ -97,6 +97,19 @@ def test_every_seed_has_its_scores(results, experiment):
             assert (folder / "samples.safetensors").stat().st_size > 0
 
 
+def test_a_teachers_evaluation_keeps_the_features_that_students_are_compared_by(results):
+    from pdmd.storage import load_tensors
+
+    for scenario, shared in (("emoji", {"features"}), ("moving", {"ends", "i3d"})):
+        found = {
+            method: load_tensors(results / scenario / method / "seed1" / "features.safetensors")
+            for method in ("teacher", "dmd2")
+        }
+        held = {name for name in found["teacher"] if name.startswith("real_")}
+        assert held == {f"real_{name}" for name in shared}
+        assert found["dmd2"].keys() == found["teacher"].keys() - held
+
+
 def test_provenance_says_what_made_a_file(results, finished, experiment):
     for folder, scenario, method, seed, number in phases(results, experiment):
         found = read_json(folder / "provenance.json")
