@@ -21,6 +21,7 @@ from pdmd.storage import replacing
 
 TEXT = 6.8  # width of a paper's text, inches
 FAINT = "#B0B0B0"
+HANDLE, LETTER = 0.56, 0.047  # inches of a legend: its line with gaps, and a letter
 DRAWN_FROM = 3  # seeds: the 95% interval of two is twelve standard errors wide
 
 RC = {
@@ -132,7 +133,9 @@ def legend(figure: Figure, configs: Sequence[Config]) -> None:
         dash = look(method).dash if config["kind"] != "teacher" else "none"
         style = marker_of(method) | {"linestyle": dash}
         handles.append(Line2D([], [], label=look(method).label, **style))
-    columns = math.ceil(len(handles) / math.ceil(len(handles) / 5))
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    most = min(5, int(TEXT / (HANDLE + LETTER * longest)))
+    columns = math.ceil(len(handles) / math.ceil(len(handles) / most))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns)
 
 
