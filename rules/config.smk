@@ -36,8 +36,10 @@ def threads_of(scenario):
 
 
 def urgency(scenario):
-    """A priority: pictures and clips with prompts have the longest chains, so they start first."""
-    return int(experiment.scenario(scenario)["data"]["kind"] in PROMPTED)
+    """A priority: the longest chains start first, those with prompts, then by number of phases."""
+    prompted = experiment.scenario(scenario)["data"]["kind"] in PROMPTED
+    phases = max(experiment.phases(scenario, m) for m in experiment.method_names(scenario))
+    return 10 * prompted + phases
 
 
 localrules:

@@ -90,10 +90,10 @@ def tile(pictures: Tensor, condition: Tensor, prompts: Sequence[int], each: int)
     return array
 
 
-def draw_block(ax: Axes, image: np.ndarray, title: str) -> None:
-    """An image without axes."""
+def draw_block(ax: Axes, image: np.ndarray, title: str, size: float | None = None) -> None:
+    """An image without axes, its title in letters of `size` points."""
     ax.imshow(image, interpolation="nearest")
-    ax.set_title(title)
+    ax.set_title(title, fontsize=size)
     ax.set_xticks([])
     ax.set_yticks([])
     for spine in ax.spines.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from pdmd.config import Config
 from pdmd.figures import frontier as frontiers
 from pdmd.figures.dots import dots
 from pdmd.figures.emoji import (
+    TITLE,
     VARIANTS,
     chosen,
     draw_block,
@@ -33,7 +35,8 @@ from pdmd.prompted import decoded
 from pdmd.prompts import read_prompts
 from pdmd.storage import load_tensors
 
-NAMED = 1.0  # inches that the names of methods take beside a block
+NAMED = 1.15  # inches that the names of methods take beside a block
+QUOTED = 7.5  # points of a prompt above its block
 SHOWN = {"free": 2, "stated": 2, "camera": 2}  # prompts of each kind
 
 
@@ -54,7 +57,7 @@ def strips(configs: Sequence[Config]) -> Figure:
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for ax, number in zip(axes, numbers, strict=False):
         block = [film(clips[m][conditions[m] == number][0]) for m in clips]
-        draw_block(ax, np.concatenate(block), f"“{prompts[number].text}”")
+        draw_block(ax, np.concatenate(block), f"“{prompts[number].text}”", QUOTED)
         label_rows(ax, [look(m).label for m in clips], 5.5)
     return figure
 
@@ -90,7 +93,7 @@ def motion(configs: Sequence[Config]) -> Figure:
         for number, speed in enumerate(speeds_of(px)):
             share = float((known == number).double().mean())
             ax.axvline(speed, color=FAINT, linewidth=0.5 + 2 * share, zorder=0)
-        ax.set_title(look(config["method"]).label)
+        ax.set_title(textwrap.fill(look(config["method"]).label, TITLE))
         ax.set_yticks([])
     for ax in axes[max(0, len(configs) - columns) : len(configs)]:  # the lowest of each column
         ax.tick_params(labelbottom=True)
