@@ -35,7 +35,7 @@ from pdmd.prompted import decoded
 from pdmd.prompts import read_prompts
 from pdmd.storage import load_tensors
 
-NAMED = 1.15  # inches that the names of methods take beside a block
+NAMED = 1.22  # inches that the names of methods take beside a block
 QUOTED = 7.5  # points of a prompt above its block
 SHOWN = {"free": 2, "stated": 2, "camera": 2}  # prompts of each kind
 
