@@ -1,6 +1,7 @@
 # The configs that jobs read are written when the workflow is read, where they have changed. A job
 # depends on the contents of its own sections (its `digest`), not on their files' dates, so that a
 # change runs again only what it concerns.
+from pdmd.catalogue import PROMPTED
 from pdmd.config import write_configs
 from pdmd.resources import Requests, light
 from pdmd.storage import fingerprint
@@ -35,11 +36,14 @@ def threads_of(scenario):
     return experiment.scenario(scenario)["threads"]
 
 
-def urgency(scenario):
-    """A priority: the longest chains start first, those with prompts, then by number of phases."""
-    prompted = experiment.scenario(scenario)["data"]["kind"] in PROMPTED
-    phases = max(experiment.phases(scenario, m) for m in experiment.method_names(scenario))
-    return 10 * prompted + phases
+# Priorities: what every method waits for, then the longest chains, those of scenarios with prompts
+# and then by number of phases.
+FIRST = 20
+URGENCY = dict.fromkeys(experiment.scenarios, 0)
+for _scenario, _method in experiment.runs:
+    _prompted = experiment.runs[_scenario, _method]["data"]["kind"] in PROMPTED
+    _own = 10 * _prompted + experiment.phases(_scenario, _method)
+    URGENCY[_scenario] = max(URGENCY[_scenario], _own)
 
 
 localrules:

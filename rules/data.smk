@@ -18,7 +18,7 @@ def data(*names):
 rule weights:
     output:
         f"{RESULTS}/weights.json",
-    priority: 20
+    priority: FIRST
     resources:
         **light(),
     shell:
@@ -48,7 +48,7 @@ rule render:
         data("pictures.safetensors", "prompts.json", *LATENT_FILES),
     wildcard_constraints:
         scenario=scenarios_of(PROMPTED),
-    priority: 20
+    priority: FIRST
     threads: lambda w: threads_of(w.scenario)
     resources:
         **light(),
@@ -67,7 +67,7 @@ rule embed:
         data("prompts.safetensors"),
     wildcard_constraints:
         scenario=scenarios_of(PROMPTED),
-    priority: 20
+    priority: FIRST
     threads: lambda w: threads_of(w.scenario)
     resources:
         **light(),
@@ -106,7 +106,7 @@ rule judge:
         f"{RESULTS}/{{scenario}}/data/judge.benchmark.tsv"
     wildcard_constraints:
         scenario=scenarios_of(PROMPTED),
-    priority: 20
+    priority: FIRST
     threads: lambda w: threads_of(w.scenario)
     resources:
         **light(),
@@ -122,7 +122,7 @@ rule clip:
         scores=f"{RESULTS}/clip/small_clip.json",
     benchmark:
         f"{RESULTS}/clip/benchmark.tsv"
-    priority: 20
+    priority: FIRST
     resources:
         **light(),
     params:

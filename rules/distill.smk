@@ -48,7 +48,7 @@ for _scenario in experiment.scenarios:
                 f"{RESULTS}/{_scenario}/{{method}}/seed{_seeds[0]}/phase1/benchmark.tsv"
             wildcard_constraints:
                 method=alternatives(experiment.select(_scenario, ["fit"])),
-            priority: urgency(_scenario)
+            priority: URGENCY[_scenario]
             threads: threads_of(_scenario)
             resources:
                 **REQUESTS.fit(_scenario, _seeds),
@@ -70,7 +70,7 @@ for _scenario in experiment.scenarios:
                 [directory(f"{d}/bank") for d in run_dir(_scenario, _seeds)],
             wildcard_constraints:
                 method=alternatives(experiment.select(_scenario, ["distill"])),
-            priority: urgency(_scenario)
+            priority: URGENCY[_scenario]
             threads: threads_of(_scenario)
             resources:
                 **light(),
@@ -94,7 +94,7 @@ for _scenario in experiment.scenarios:
                 f"{RESULTS}/{_scenario}/{{method}}/seed{_seeds[0]}/phase{{phase}}/benchmark.tsv"
             wildcard_constraints:
                 method=alternatives(experiment.select(_scenario, ["distill"])),
-            priority: urgency(_scenario)
+            priority: URGENCY[_scenario]
             threads: threads_of(_scenario)
             resources:
                 **REQUESTS.distill(_scenario, _seeds),

@@ -65,7 +65,7 @@ for _scenario in experiment.scenarios:
             scores(_scenario),
         wildcard_constraints:
             method=alternatives(experiment.select(_scenario, ["teacher", "distill"])),
-        priority: urgency(_scenario)
+        priority: URGENCY[_scenario]
         group:
             "score"
         threads: threads_of(_scenario)
@@ -88,7 +88,7 @@ for _scenario in experiment.scenarios:
             per_seed(_scenario, "samples.safetensors"),
         wildcard_constraints:
             method=alternatives(experiment.select(_scenario, ["fit"])),
-        priority: urgency(_scenario)
+        priority: URGENCY[_scenario]
         threads: threads_of(_scenario)
         resources:
             **light(),

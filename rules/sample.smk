@@ -31,7 +31,7 @@ for _scenario in experiment.scenarios:
             ],
         wildcard_constraints:
             method=alternatives(experiment.select(_scenario, ["teacher", "distill"])),
-        priority: urgency(_scenario)
+        priority: URGENCY[_scenario]
         group:
             "score"
         threads: threads_of(_scenario)

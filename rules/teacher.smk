@@ -26,7 +26,7 @@ rule fit_base:
         ),
     benchmark:
         f"{RESULTS}/{{scenario}}/base/benchmark.tsv"
-    priority: 20
+    priority: FIRST
     threads: lambda w: threads_of(w.scenario)
     resources:
         **REQUESTS.base(),
