@@ -1,20 +1,30 @@
+import os
+import sys
 from pathlib import Path
 
 from snakemake.utils import min_version
 
-from pdmd.config import Experiment, load_experiment
+from pdmd.plan import VARIABLE, open_workflow
 
 min_version("9.0")
 
 
-configfile: "config/config.yaml"
+configfile: str(Path(workflow.basedir) / "config" / "config.yaml")
 
 
 report: "workflow/report/workflow.rst"
 
 
-experiment = load_experiment(Path(workflow.basedir), config)
-RESULTS = config["results"]
+# Jobs run in the environment of this Snakemake, whether or not a shell has activated it.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+experiment, CONFIGS = open_workflow(
+    Path(workflow.basedir), config, workflow.configfiles, workflow.is_main_process
+)
+RESULTS = experiment.settings["results"]
+
+
+envvars:
+    VARIABLE,
 
 
 wildcard_constraints:
@@ -41,4 +51,8 @@ rule all:
 
 onsuccess:
     if list(Path(RESULTS).glob("*/tables")):  # a part, as of teachers alone, may have none
-        shell("python -m pdmd report --results {RESULTS}")
+        settings = PLANS / os.environ[VARIABLE] / SETTINGS
+        shell(
+            "python -m pdmd report --results {RESULTS:q} --settings {settings:q}"
+            " -- --snakefile {workflow.main_snakefile:q}"
+        )

@@ -16,9 +16,10 @@ from pdmd.stop import STATUS, Stopped
 
 EPILOG = """\
 The stages are run by Snakemake: `snakemake -c2` makes every table, figure and the report.
-To run one by hand, give it the resolved config of a run, which Snakemake writes first:
+To run one by hand, give it its resolved config: one that `pdmd resolve` lists, or the
+config.json beside what it made before:
 
-  pdmd distill --config results/mixture2d/phased2/config/distill.json --phase 1 --seeds 1 2 3 4 5
+  pdmd distill --config results/mixture2d/dmd2/seed1/phase1/config.json --phase 1 --seeds 1 2 3 4 5
 """
 
 
@@ -29,12 +30,16 @@ def _config(text: str) -> Config:
 
 
 def _resolve(args: argparse.Namespace) -> None:
-    from pdmd.config import Experiment, merge, read_yaml, write_configs
+    from pdmd.config import merge, read_yaml
+    from pdmd.parts import write_parts
+    from pdmd.plan import read_workflow
 
     settings = read_yaml(args.root / "config" / "config.yaml")
     for overlay in args.configfile:
-        settings = merge(settings, read_yaml(overlay))
-    write_configs(Experiment(args.root, settings))
+        settings = merge(settings, read_yaml(overlay) or {})
+    for parts in write_parts(read_workflow(args.root, settings), args.root).values():
+        for part in parts.values():
+            print(part.path)
 
 
 def _encode(args: argparse.Namespace) -> None:
@@ -79,12 +84,16 @@ def _weights(args: argparse.Namespace) -> None:
 
 
 def _clip(args: argparse.Namespace) -> None:
+    from pdmd import provenance
     from pdmd.networks.small_clip import save_small_clip, train_small_clip
+    from pdmd.outputs import CLIP, PROVENANCE
     from pdmd.storage import write_json
 
     model, scores = train_small_clip(args.updates)
     write_json(args.output.with_suffix(".json"), scores)
     save_small_clip(model, args.output)
+    settings = {"updates": args.updates}
+    provenance.record(args.output.with_name(PROVENANCE), settings, [], [], CLIP)
 
 
 def _validate(args: argparse.Namespace) -> None:
@@ -152,7 +161,7 @@ def _figures(args: argparse.Namespace) -> None:
 def _report(args: argparse.Namespace) -> None:
     from pdmd.demo import make_report
 
-    make_report(Path(args.results), args.snakemake)
+    make_report(Path(args.results), args.settings, args.snakemake)
 
 
 def _status(args: argparse.Namespace) -> None:
@@ -201,8 +210,9 @@ def parser() -> argparse.ArgumentParser:
         name: str, run: Callable[[argparse.Namespace], int | None], text: str, *extra: str
     ) -> argparse.ArgumentParser:
         sub = command(name, run, text)
-        what = "resolved config, results/<scenario>/[<method>/]config/<stage>.json"
+        what = "resolved config, results/<scenario>/[<method>/]config/<stage>.<digest>.json"
         sub.add_argument("--config", type=_config, required=True, metavar="FILE", help=what)
+        _add_digest(sub)
         if "phase" in extra:
             sub.add_argument("--phase", type=int, required=True, help="number of the phase, from 1")
         if "seeds" in extra:
@@ -221,6 +231,8 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("--results", default="results", help="results folder (default: results)")
     report = command("report", _report, "write <results>/report.html if results are newer")
     report.add_argument("--results", default="results", help="results folder (default: results)")
+    settings = "what the workflow was started with (default: as of the last report)"
+    report.add_argument("--settings", type=Path, metavar="FILE", help=settings)
     report.add_argument("snakemake", nargs="*", help="further Snakemake arguments, after --")
     record = command("record", _record, "keep a demo's tables in docs/record and README.md")
     record.add_argument("--results", default="results", help="results folder (default: results)")
@@ -261,7 +273,21 @@ def parser() -> argparse.ArgumentParser:
     ):
         sub = command(name, run, text)
         sub.add_argument("--configs", type=_config, nargs="+", required=True, metavar="FILE")
+        _add_digest(sub)
     return top
+
+
+def _add_digest(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--digest", help="of the settings planned with: others are refused")
+
+
+def _check_planned(args: argparse.Namespace) -> None:
+    """Refuse settings that are not those a job was planned with. Raises UserError."""
+    from pdmd.parts import check_digest
+
+    if "digest" in args:
+        settings = args.config if "config" in args else args.configs
+        check_digest(settings, args.digest, "--config" if "config" in args else "--configs")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -271,6 +297,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         args = parser().parse_args(arguments)
+        _check_planned(args)
         return args.run(args) or 0
     except UserError as error:
         if not leave_word(f"pdmd: {error}", error):

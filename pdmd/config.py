@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -97,30 +96,6 @@ def _expectation(error: Any) -> str:
     return words.get(kind, error.message)
 
 
-# The sections, or keys of one, that each kind of job reads; a job runs again when one of its own
-# changes, not else.
-IDENTITY = ("results", "scenario", "threads")
-PARTS: dict[str, tuple[str, ...]] = {
-    "data": ("data",),
-    "classifier": ("data", "classifier"),
-    "text": ("data",),
-    "base": ("flow", "data", "model", "fit", "save"),
-    "fit": ("kind", "flow", "data", "model", "fit", "save"),
-    "bank": ("kind", "flow", "data", "model", "student", "bank"),
-    "distill": ("kind", "flow", "data", "model", "teacher", "student", "distill", "bank", "save"),
-    "sample": ("kind", "flow", "data", "model", "teacher", "student", "evaluate.samples"),
-    "evaluate": ("kind", "flow", "data", "model", "teacher", "student", "fit", "evaluate"),
-    "table": ("kind", "title", "data", "student", "tables", "seeds"),
-}
-SETTINGS = ".state/settings.json"  # below the results folder
-SHARED = ("data", "text", "classifier", "base")
-JOBS = {
-    "teacher": ("sample", "evaluate", "table"),
-    "distill": ("bank", "distill", "sample", "evaluate", "table"),
-    "fit": ("fit", "evaluate", "table"),
-}
-
-
 class Experiment:
     """The whole configuration: scenarios, methods and every resolved run.
 
@@ -176,15 +151,10 @@ class Experiment:
         return names
 
     def parts(self, scenario: str) -> dict[str, Config]:
-        """File below results/<scenario> -> what the jobs that read it need, and nothing else."""
-        names = self.method_names(scenario)
-        shared = self.runs[scenario, names[0]]
-        found = {f"config/{part}.json": _part(shared, part) for part in SHARED}
-        for name in names:
-            run = self.runs[scenario, name]
-            for part in JOBS[run["kind"]]:
-                found[f"{name}/config/{part}.json"] = {"method": name, **_part(run, part)}
-        return found
+        """Name below results/<scenario> -> what the jobs that read it need, and nothing else."""
+        from pdmd.parts import parts
+
+        return parts(self, scenario)
 
     def seeds(self, scenario: str) -> list[int]:
         """The seeds of a scenario."""
@@ -250,42 +220,6 @@ class Experiment:
             if part != "teacher":
                 check_shares(hardware, part, run[part]["batch"], where)
         return run
-
-
-def _part(run: Config, part: str) -> Config:
-    """The sections of a run that one kind of job reads, or single keys of them."""
-    found: Config = {}
-    for key in (*IDENTITY, *PARTS[part]):
-        section, _, name = key.partition(".")
-        found[section] = {name: run[section][name]} if name else run[section]
-    return found
-
-
-def write_configs(experiment: Experiment) -> dict[str, dict[str, Config]]:
-    """Write every job's config, and the settings, where their contents have changed.
-
-    Returns:
-        scenario -> file below results/<scenario> -> contents.
-    """
-    from pdmd.storage import write_json
-
-    results = Path(experiment.settings["results"])
-    configs = {scenario: experiment.parts(scenario) for scenario in experiment.scenarios}
-    files = {
-        results / s / name: part for s, parts in configs.items() for name, part in parts.items()
-    }
-    for path, content in [*files.items(), (results / SETTINGS, experiment.settings)]:
-        if not path.exists() or _read_json(path) != content:
-            write_json(path, content)
-    return configs
-
-
-def _read_json(path: Path) -> Any:
-    """A JSON file's value, None where it is broken."""
-    try:
-        return json.loads(path.read_text())
-    except ValueError:
-        return None
 
 
 def load_experiment(root: Path, settings: Config) -> Experiment:

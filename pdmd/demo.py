@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import io
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from pdmd.config import SETTINGS, Experiment, load_experiment, merge, read_yaml
+from pdmd.config import Experiment, read_yaml
 from pdmd.errors import UserError
-from pdmd.storage import write_text
+from pdmd.plan import read_workflow
+from pdmd.storage import read_json, write_json
 from pdmd.work import describe, running, training_jobs, work_done
 
 HEADLINES = (
@@ -22,6 +28,9 @@ HEADLINES = (
     ("emoji", "diversity"),
     ("moving", "motion"),
 )
+CONFIG = Path("config/config.yaml")
+LAST_SETTINGS = Path(".state/settings.json")  # below the results folder
+LOCKS = Path(".snakemake/locks")
 
 
 def snakemake_command(arguments: Sequence[str]) -> list[str]:
@@ -35,25 +44,25 @@ def run_demo(cores: int, arguments: Sequence[str]) -> None:
     Raises:
         UserError: the workflow failed; its last lines have been printed.
     """
+    arguments = list(arguments)
     experiment = _experiment(arguments)
     results = Path(experiment.settings["results"])
     log = results / "demo.log"
     log.parent.mkdir(parents=True, exist_ok=True)
+    # Snakemake's --configfile takes all that follows: its own flags stand first.
     command = snakemake_command([f"-c{cores}", "--rerun-incomplete", *arguments])
     started = time.time()
-    pid = results / ".state" / "snakemake.pid"
-    _unlock(pid, arguments)
-    with log.open("w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
-        write_text(pid, str(process.pid))
-        try:
-            _watch(process, experiment, log, started)
-        except KeyboardInterrupt:
-            process.wait()
-            raise UserError("stopped: `make demo` goes on from the last checkpoints") from None
-        finally:
-            pid.unlink(missing_ok=True)
-    text = log.read_text()
+    with Claim(results / ".state" / "demo.json") as claim:
+        claim.unlock(arguments)
+        with log.open("w", encoding="utf-8") as out:
+            process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+            claim.note(process.pid)
+            try:
+                _watch(process, experiment, log, started, claim)
+            except KeyboardInterrupt:
+                process.wait()
+                raise UserError("stopped: `make demo` goes on from the last checkpoints") from None
+    text = log.read_text(encoding="utf-8", errors="replace")
     if process.returncode != 0:
         print("\n".join(_failure(text)), file=sys.stderr)
         raise UserError(f"the workflow failed: see above, and all of it in {log}")
@@ -61,41 +70,123 @@ def run_demo(cores: int, arguments: Sequence[str]) -> None:
         print("Nothing to do: every table and figure is up to date.")
     else:
         print(f"Done in {_clock(time.time() - started)}.")
-    make_report(results, [])
+    make_report(results, None, [])
     print_results(experiment, results)
 
 
-def _unlock(pid: Path, arguments: Sequence[str]) -> None:
-    """Clear the lock that a killed Snakemake of ours left behind.
+class Claim:
+    """Which Snakemake of ours runs here, and which locks it took, for the demo that comes next.
 
-    Raises:
-        UserError: it still runs.
+    A lock is cleared only where it is the very one that a Snakemake of ours took, which has ended:
+    process ids come round again, and others may lock the same folder meanwhile.
     """
-    if not pid.exists():
-        return
-    command = Path("/proc") / pid.read_text() / "cmdline"
-    if command.exists() and b"snakemake" in command.read_bytes():
-        raise UserError(
-            f"process {pid.read_text()} still runs this workflow: wait for it or end it"
-        )
-    subprocess.run(
-        snakemake_command(["--unlock", *arguments]), capture_output=True, text=True, check=False
-    )
+
+    def __init__(self, path: Path, locks: Path = LOCKS):
+        self.path, self.locks = path, locks
+        self._pid = 0
+        self._noted: dict[str, Any] = {}
+
+    def __enter__(self) -> Claim:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._held = self.path.with_suffix(".lock").open("a")
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._held.close()
+            raise UserError(
+                f"{self.path.parent.parent}: another demo runs here: wait for it or end it"
+            ) from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._noted:  # else what is there tells of another's
+            self.path.unlink(missing_ok=True)
+        self._held.close()
+
+    def note(self, pid: int | None = None) -> None:
+        """Keep who runs, and the locks as they are now; nothing is written where that is known."""
+        self._pid = pid or self._pid
+        value = {**_identity(self._pid), "locks": _stamps(self.locks)}
+        if value != self._noted:
+            write_json(self.path, value)
+            self._noted = value
+
+    def unlock(self, arguments: Sequence[str]) -> None:
+        """Clear the locks that a killed Snakemake of ours left behind.
+
+        Raises:
+            UserError: it still runs.
+        """
+        if not self.path.exists():
+            return
+        try:
+            left = read_json(self.path)
+            pid, locks, host, _ = int(left["pid"]), left["locks"], left["host"], left["start"]
+        except (UserError, TypeError, KeyError, ValueError):
+            return  # torn: Snakemake itself says that the folder is locked, and what to do
+        if left["start"] and left == {**_identity(pid), "locks": locks}:
+            raise UserError(f"process {pid} still runs this workflow: wait for it or end it")
+        if host == socket.gethostname() and locks and locks == _stamps(self.locks):
+            command = snakemake_command(["--unlock", *arguments])
+            subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def _identity(pid: int) -> dict[str, Any]:
+    """A process, told apart from a later one of the same number; start 0 if it has ended."""
+    try:
+        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        start = 0 if state == "Z" else int(rest[18])
+    except (OSError, ValueError, IndexError):
+        start = 0
+    return {"pid": pid, "start": start, "host": socket.gethostname()}
+
+
+def _stamps(locks: Path) -> dict[str, list[int]]:
+    """Snakemake's lock files, each with what tells it from a later one of the same name."""
+    found = {}
+    for path in sorted(locks.glob("*.lock")):
+        with contextlib.suppress(OSError):  # it went at this moment
+            found[path.name] = [path.stat().st_ino, path.stat().st_mtime_ns]
+    return found
 
 
 def _experiment(arguments: Sequence[str]) -> Experiment:
-    """The configuration as Snakemake will see it, --configfile overlays included."""
-    settings = read_yaml(Path("config/config.yaml"))
-    rest = list(arguments)
-    while "--configfile" in rest:
-        at = rest.index("--configfile")
-        settings = merge(settings, read_yaml(Path(rest[at + 1])))
-        del rest[at : at + 2]
-    return load_experiment(Path(), settings)
+    """The configuration as Snakemake will see it, by its own reading of its arguments."""
+    from snakemake.cli import parse_args, parse_config
+    from snakemake.settings.types import ConfigSettings
+    from snakemake.utils import update_config
+    from snakemake_interface_common.exceptions import WorkflowError
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            _, given = parse_args(list(arguments))
+    except SystemExit:  # after pages of usage
+        reason = (said.getvalue().strip().splitlines() or ["see snakemake --help"])[-1]
+        raise UserError(f"demo: {reason.rpartition('error: ')[2]}") from None
+    if given.directory or given.snakefile:
+        raise UserError("demo: --directory, --snakefile: expected Snakemake itself for these")
+    settings = read_yaml(CONFIG)
+    try:
+        for path in given.configfile or ():
+            read_yaml(Path(path))  # what is wrong with it is said in one line
+        wanted = ConfigSettings(
+            config=parse_config(given.config), configfiles=given.configfile or ()
+        )
+    except (ValueError, WorkflowError) as error:
+        raise UserError(f"demo: {' '.join(str(error).split())}") from error
+    if given.replace_workflow_config:
+        settings = {}
+    update_config(settings, wanted.overwrite_config)
+    return read_workflow(Path(), settings)
 
 
 def _watch(
-    process: subprocess.Popen[bytes], experiment: Experiment, log: Path, started: float
+    process: subprocess.Popen[bytes],
+    experiment: Experiment,
+    log: Path,
+    started: float,
+    claim: Claim,
 ) -> None:
     """Show progress until Snakemake ends: redrawn on a terminal, else a block every 15 s."""
     results, jobs = Path(experiment.settings["results"]), training_jobs(experiment)
@@ -103,6 +194,7 @@ def _watch(
     live, drawn, last = sys.stdout.isatty(), 0, 0.0
     while process.poll() is None:
         time.sleep(0.5)
+        claim.note()
         if not live and time.time() - last < 15:
             continue
         last = time.time()
@@ -143,20 +235,25 @@ def _failure(text: str) -> list[str]:
     return list(dict.fromkeys(found)) or text.splitlines()[-25:]
 
 
-def make_report(results: Path, arguments: Sequence[str]) -> None:
+def make_report(results: Path, settings: Path | None, arguments: Sequence[str]) -> None:
     """Write <results>/report.html, Snakemake's report, if tables or figures are newer.
 
+    Args:
+        settings: what the workflow was started with, kept for the next report; None: as of the
+            last one.
     Raises:
-        UserError: Snakemake could not make it.
+        UserError: there is nothing to report, or Snakemake could not make it.
     """
-    report, settings = results / "report.html", results / SETTINGS
+    report, last = results / "report.html", results / LAST_SETTINGS
     shown = [*results.glob("*/tables/*.csv"), *results.glob("*/figures/*.png")]
-    if not shown or not settings.exists():
+    if settings is not None:
+        write_json(last, read_json(settings))
+    if not shown or not last.exists():
         raise UserError(f"{results}: no tables or figures: expected a finished `snakemake -c2`")
     newest = max(path.stat().st_mtime for path in shown)
     if report.exists() and report.stat().st_mtime >= newest:
         return
-    command = ["--nolock", "--configfile", str(settings), "--report", str(report), *arguments]
+    command = ["--nolock", "--configfile", str(last), "--report", str(report), *arguments]
     done = subprocess.run(snakemake_command(command), capture_output=True, text=True, check=False)
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]

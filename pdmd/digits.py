@@ -13,6 +13,7 @@ from torch.nn import functional
 from pdmd import provenance
 from pdmd.config import Config
 from pdmd.draws import Stream
+from pdmd.outputs import CLASSIFIER, ENCODED, PROVENANCE
 from pdmd.paths import Paths
 from pdmd.storage import load_tensors, save_tensors, write_json
 
@@ -121,7 +122,7 @@ def encode(config: Config) -> None:
         "heldout_psnr_db": float(10 * torch.log10(4 / error)),
     }
     write_json(paths.data("codec.json"), metrics)
-    provenance.record(paths.data("provenance.json"), config, [spec["seed"]], [])
+    provenance.record(paths.data(PROVENANCE), config, [spec["seed"]], [], ENCODED)
 
 
 def writing_styles(pictures: Tensor, labels: Tensor) -> Tensor:
@@ -212,6 +213,8 @@ def train_classifier(config: Config) -> None:
     path = paths.data("classifier.safetensors")
     save_tensors(path, model.state_dict())
     write_json(path.with_suffix(".json"), {"heldout_accuracy": float(hits.double().mean())})
+    inputs = [paths.data(f"{name}.safetensors") for name in ("train", "heldout")]
+    provenance.record(paths.data("judging.json"), config, [0], inputs, CLASSIFIER)
 
 
 def load_classifier(path: Any) -> Classifier:

@@ -20,6 +20,7 @@ from pdmd.flow import renoise
 from pdmd.metrics.modes import energy_distance, mixture_metrics
 from pdmd.models.factory import load_files
 from pdmd.models.mixture import GaussianMixture
+from pdmd.outputs import EVALUATION, PROVENANCE, TRAJECTORIES, evaluation, exchanges, score_reads
 from pdmd.rollout import exit_steps, sample, simulate_to_exit
 from pdmd.scoring import FEATURES, full_scores, quick_scorer
 from pdmd.stages import Stage, batches, draw_samples, prepare
@@ -92,11 +93,12 @@ def _evaluate_together(stage: Stage, score: Score, seeds: list[int]) -> None:
         if seed in frontiers:
             write_text(path.with_name("frontier.csv"), frontiers[seed])
             write_text(path.with_name("exits.csv"), exits[seed])
-        if distilled and config["data"]["kind"] in PROMPTED and len(stage.phases) == 2:
+        if exchanges(config):
             _write_swaps(stage, seed)
         if seed in boundaries:
             write_json(path.with_name("boundary.json"), boundaries[seed])
-        provenance.record(path.with_name("evaluation.json"), config, [seed], [samples])
+        inputs = score_reads(config, seed)
+        provenance.record(path.with_name(EVALUATION), config, [seed], inputs, evaluation(config))
 
 
 def _write_swaps(stage: Stage, seed: int) -> None:
@@ -217,7 +219,7 @@ def evaluate_fit(config: Config, seeds: list[int]) -> None:
         metrics["trajectory_rmse"] = float(error.square().mean().sqrt())
         write_json(out.with_name("metrics.json"), metrics)
         write_json(out.with_name("config.json"), config)
-        provenance.record(out.with_name("provenance.json"), config, [seed], [path])
+        provenance.record(out.with_name(PROVENANCE), config, [seed], [path], TRAJECTORIES)
 
 
 @torch.no_grad()

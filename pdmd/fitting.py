@@ -15,6 +15,7 @@ from pdmd.errors import UserError
 from pdmd.fit import FitRecipe, FitTrainer, heldout_loss
 from pdmd.models.base import VelocityField
 from pdmd.models.factory import build, load_state, unstacker, warm_start
+from pdmd.outputs import BASE, PROVENANCE, data_reads, fit_reads
 from pdmd.paths import Paths
 from pdmd.stages import BASE_SEED, Stage, holding, prepare, write_phase
 from pdmd.storage import load_tensors, read_json, save_tensors, sha256, write_json, write_text
@@ -46,8 +47,8 @@ def fit_base(config: Config, world: World = ALONE) -> None:
         extra = _heldout_losses(stage, trainer.average.to("cpu"))
         average, unstack = trainer.average, unstacker(trainer.average)
         write_runs(finished, average, unstack, folders, metadata, path.name, extra)
-        inputs = _fit_inputs(stage)
-        provenance.record(path.with_name("provenance.json"), config, [BASE_SEED], inputs)
+        inputs = fit_reads(config)
+        provenance.record(path.with_name(PROVENANCE), config, [BASE_SEED], inputs, BASE)
 
 
 def use_kept(config: Config) -> None:
@@ -77,8 +78,8 @@ def use_kept(config: Config) -> None:
     last = {f"{recipe['updates']}/{name}": tensor for name, tensor in state.items()}
     save_tensors(path.with_name("snapshots.safetensors"), last, metadata)
     save_tensors(path, state, metadata)
-    inputs = [*stage.inputs(), source]
-    provenance.record(path.with_name("provenance.json"), config, [BASE_SEED], inputs)
+    inputs = fit_reads(config)
+    provenance.record(path.with_name(PROVENANCE), config, [BASE_SEED], inputs, BASE)
 
 
 def keep(config: Config, path: Path) -> None:
@@ -122,13 +123,13 @@ def fit_runs(config: Config, seeds: list[int], world: World = ALONE) -> None:
     with holding(state, world):
         finished, trainer = _fit(stage, seeds, label, state)
         if world.leads:
-            write_phase(stage, finished, trainer.average, seeds, 1, stage.inputs())
+            write_phase(stage, finished, trainer.average, seeds, 1, data_reads(config))
 
 
 def _fit_inputs(stage: Stage) -> list[Path]:
     """Every file that decides a fit's weights."""
     start = stage.config["fit"].get("start_from")
-    return [*stage.inputs(), *([Path(start)] if start else [])]
+    return [*data_reads(stage.config), *([Path(start)] if start else [])]
 
 
 def _fit(stage: Stage, seeds: list[int], label: str, state: Path) -> tuple[Finished, FitTrainer]:

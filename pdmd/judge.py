@@ -13,6 +13,7 @@ from torch.nn import functional
 from pdmd import provenance
 from pdmd.config import Config
 from pdmd.draws import Stream
+from pdmd.outputs import JUDGE
 from pdmd.paths import Paths
 from pdmd.prompted import to_unit
 from pdmd.storage import load_metadata, load_tensors, save_tensors, write_json
@@ -104,7 +105,7 @@ def train_judge(config: Config) -> None:
     metadata = {name: str(size) for name, size in sizes.items()}
     save_tensors(path, judge.state_dict(), metadata)
     write_json(path.with_suffix(".json"), heldout_accuracy(judge, tensors, names))
-    provenance.record(paths.data("judging.json"), config, [0], [source])
+    provenance.record(paths.data("judging.json"), config, [0], [source], JUDGE)
 
 
 def one_frame(pictures: Tensor, stream: Stream) -> Tensor:

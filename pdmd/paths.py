@@ -2,8 +2,43 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
+
+from pdmd.errors import UserError
+
+
+def results_folder(text: str) -> str:
+    """The folder that `results` names, `~` and environment variables replaced.
+
+    Raises:
+        UserError: no folder can lie there, or not under this name in a shell or a rule.
+    """
+
+    def refuse(expected: str) -> UserError:
+        shown = text if len(text) < 80 else f"{text[:77]}..."
+        return UserError(f"config: results: {shown!r}: expected {expected}")
+
+    path = os.path.normpath(os.path.expandvars(os.path.expanduser(text)))
+    if "$" in path or path.startswith("~"):
+        raise refuse("a path whose variables are set")
+    if set(path) & set("{}") or not path.isprintable():
+        raise refuse("a path without braces and control characters")
+    if path != path.strip() or path.startswith("-") or path == ".":
+        raise refuse("a folder's path that starts and ends with no blank, and not with -")
+    if len(os.fsencode(path)) > 1000 or any(len(os.fsencode(p)) > 255 for p in Path(path).parts):
+        raise refuse("a path of at most 1000 bytes, of names of at most 255")
+    nearest = Path(path)
+    while not os.path.lexists(nearest):
+        nearest = nearest.parent
+    if nearest.is_symlink() and not nearest.exists():
+        raise refuse(f"a folder, but {nearest} is a link to nothing")
+    if not nearest.is_dir():
+        raise refuse(f"a folder, but {nearest} is a file")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise refuse(f"a folder to write to, but {nearest} is not")
+    return path
 
 
 class Paths:

@@ -11,6 +11,7 @@ from pdmd import provenance
 from pdmd.codec import Codec, load_codec, make_codec, save_codec
 from pdmd.config import Config
 from pdmd.errors import UserError
+from pdmd.outputs import EMBEDDED, ENCODED, PICTURES, PROVENANCE
 from pdmd.paths import Paths
 from pdmd.prompts import Prompt, heldout, read_prompts, write_prompts
 from pdmd.storage import load_tensors, save_tensors, write_json
@@ -33,7 +34,7 @@ def render(config: Config) -> None:
         tensors = make_clips(spec)
     save_tensors(paths.data("pictures.safetensors"), tensors)
     write_prompts(paths.data("prompts.json"), prompts())
-    provenance.record(paths.data("pictures.json"), config, [spec["seed"]], [])
+    provenance.record(paths.data("pictures.json"), config, [spec["seed"]], [], PICTURES)
 
 
 def to_unit(pictures: Tensor) -> Tensor:
@@ -70,7 +71,7 @@ def encode(config: Config) -> None:
         "heldout": len(held),
     }
     write_json(paths.data("codec.json"), metrics)
-    provenance.record(paths.data("provenance.json"), config, [spec["seed"]], [source])
+    provenance.record(paths.data(PROVENANCE), config, [spec["seed"]], [source], ENCODED)
 
 
 def first_frames(clips: Tensor) -> Tensor:
@@ -136,7 +137,7 @@ def embed(config: Config) -> None:
     null = next(i for i, prompt in enumerate(prompts) if prompt.kind == "null")
     metadata: dict[str, Any] = {"encoder": "all-MiniLM-L6-v2"}
     save_conditions(paths.data("prompts.safetensors"), rows, null, metadata)
-    provenance.record(paths.data("embedding.json"), config, [], [source])
+    provenance.record(paths.data("embedding.json"), config, [], [source], EMBEDDED)
 
 
 def decoded(config: Config, latents: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pdmd.storage import sha256, write_json
+from pdmd.digests import OUTPUTS, sha256
+from pdmd.storage import write_json
 
 PACKAGES = ("pdmd", "torch", "numpy", "diffusers", "snakemake", "torchmetrics", "safetensors")
 
@@ -34,9 +35,18 @@ def versions() -> dict[str, str | None]:
 
 
 def record(
-    path: Path, config: dict[str, Any], seeds: Sequence[int], inputs: Iterable[Path]
+    path: Path,
+    config: dict[str, Any],
+    seeds: Sequence[int],
+    inputs: Iterable[Path],
+    outputs: Iterable[str],
 ) -> None:
-    """Write a provenance file; `dirty` is None outside a git checkout."""
+    """Write the record of a stage, last of its files; `dirty` is None outside a git checkout.
+
+    Args:
+        outputs: names, beside the record, of the files that the stage wrote; those who read them
+            compare their digests. The record's own is left out.
+    """
     status = _git("status", "--porcelain", "--untracked-files=no")
     value = {
         "commit": _git("rev-parse", "HEAD"),
@@ -46,6 +56,7 @@ def record(
         "packages": versions(),
         "seeds": list(seeds),
         "inputs_sha256": {str(name): sha256(name) for name in sorted(inputs)},
+        OUTPUTS: {name: sha256(path.with_name(name)) for name in outputs if name != path.name},
         "config": config,
     }
     write_json(path, value)

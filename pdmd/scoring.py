@@ -211,4 +211,5 @@ def validate_metrics(config: dict[str, Any], path: Path) -> None:
     caption = f"{config['scenario']}: metrics on real data with known damage."
     write_table(table, path, caption)
     sources = [paths.data("pictures.safetensors"), paths.root / "clip" / "small_clip.pt"]
-    provenance.record(path.with_suffix(".json"), config, [], sources)
+    written = [f"{path.name}.{end}" for end in ("csv", "md", "tex")]
+    provenance.record(path.with_suffix(".json"), config, [], sources, written)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pdmd import provenance
 from pdmd.bank import INDEX, read_bank, write_bank
-from pdmd.catalogue import LATENT, PROMPTED, TRANSFORMERS
+from pdmd.catalogue import LATENT, TRANSFORMERS
 from pdmd.checkpoint import alone
 from pdmd.config import Config
 from pdmd.data import Data, build_data, build_mixture, even_prompts
@@ -26,6 +26,7 @@ from pdmd.errors import UserError
 from pdmd.flow import FLOWS
 from pdmd.models.base import Condition, Guided, VelocityField, VelocityNetwork
 from pdmd.models.factory import load_stacked, load_state, unstacker
+from pdmd.outputs import PHASE, PROVENANCE, SAMPLES, data_reads, frozen_reads, sampler_reads
 from pdmd.paths import Paths
 from pdmd.phases import Phase, split_phases, step_grid
 from pdmd.rollout import sample
@@ -90,13 +91,6 @@ class Stage:
         if not least <= number <= len(self.phases):
             raise UserError(f"--phase: {number}: expected {least} to {len(self.phases)}")
         return self.phases[number - 1]
-
-    def inputs(self) -> list[Path]:
-        """Files that every run of the scenario reads."""
-        kind = self.config["data"]["kind"]
-        names = ["train.safetensors"] if kind in LATENT else []
-        names += ["prompts.safetensors"] if kind in PROMPTED else []
-        return [self.paths.data(name) for name in names]
 
     def exact(self) -> VelocityField | None:
         """The exact velocity, where the data have one."""
@@ -205,7 +199,7 @@ def distill_phase(
     stage = Stage(config, world)
     phase = stage.phase(phase_number)
     recipe = phase_recipe(config, phase)
-    inputs = _phase_inputs(stage, phase, seeds)
+    inputs = phase_inputs(config, phase_number, seeds)
     runs = len(seeds)
     roles = Roles(
         stage.teacher(runs),
@@ -237,21 +231,17 @@ def phase_recipe(config: Config, phase: Phase) -> Recipe:
     return Recipe(**{name: value for name, value in values.items() if name in names})
 
 
-def _phase_inputs(stage: Stage, phase: Phase, seeds: list[int]) -> list[Path]:
-    """Every file that decides a phase's weights."""
-    paths = stage.paths
-    found = [*stage.inputs(), paths.base("model.safetensors")]
-    for seed in seeds:
-        for number in range(1, phase.number):
-            found.append(paths.phase(seed, number, "expert.safetensors"))
-        if phase.number > 1 and stage.config["bank"]["rows"]:
-            found.append(paths.bank(seed, phase.number) / INDEX)
-    return found
+def phase_inputs(config: Config, number: int, seeds: list[int]) -> list[Path]:
+    """Every file that decides a phase's weights; of a bank its index."""
+    found = [path for seed in seeds for path in frozen_reads(config, seed, number)]
+    if number > 1 and config["bank"]["used"]:
+        found += [Paths(config).bank(seed, number) / INDEX for seed in seeds]
+    return list(dict.fromkeys(found))
 
 
 def _starts(stage: Stage, phase: Phase, seeds: list[int]) -> Starts:
     """Where the phase's rollouts start: noise, the bank, or the frozen experts online."""
-    if phase.number > 1 and stage.config["bank"]["rows"]:
+    if phase.number > 1 and stage.config["bank"]["used"]:
         banks = [read_bank(stage.paths.bank(seed, phase.number)) for seed in seeds]
         device = stage.world.device
         x = torch.stack([x for x, _ in banks], 1).to(device)
@@ -274,10 +264,11 @@ def write_phase(
     config = stage.config
     metadata = {name: str(config[name]) for name in ("scenario", "method")} | {"phase": str(number)}
     folders = {seed: stage.paths.phase(seed, number, "expert.safetensors").parent for seed in seeds}
-    for seed, folder in folders.items():
+    for folder in folders.values():
         write_json(folder / "config.json", config)
-        provenance.record(folder / "provenance.json", config, [seed], inputs)
     write_runs(finished, kept, unstacker(kept), folders, metadata)
+    for seed, folder in folders.items():
+        provenance.record(folder / PROVENANCE, config, [seed], inputs, PHASE)
 
 
 def sample_method(config: Config, seeds: list[int]) -> None:
@@ -297,7 +288,6 @@ def _sample_together(stage: Stage, seeds: list[int]) -> None:
     config, rows = stage.config, stage.config["evaluate"]["samples"]
     velocities, times = trained_sampler(stage, seeds)
     x, condition = draw_samples(stage, velocities, times, seeds, rows)
-    inputs = stage.inputs()
     for run, seed in enumerate(seeds):
         tensors = {"x": x[run :: len(seeds)]}
         if condition is not None:
@@ -305,9 +295,9 @@ def _sample_together(stage: Stage, seeds: list[int]) -> None:
         path = stage.paths.seed(seed, "samples.safetensors")
         metadata = {"scenario": config["scenario"], "method": config["method"], "seed": str(seed)}
         save_tensors(path, tensors, metadata)
-        own = [*inputs, *sampler_files(stage, seed)]
+        own = [*data_reads(config), *sampler_reads(config, seed)]
         write_json(path.with_name("config.json"), config)
-        provenance.record(path.with_name("provenance.json"), config, [seed], own)
+        provenance.record(path.with_name(PROVENANCE), config, [seed], own, SAMPLES)
 
 
 def draw_samples(
@@ -330,11 +320,3 @@ def trained_sampler(
         spec = stage.config["teacher"]
         return [stage.teacher(len(seeds))] * spec["steps"], step_grid(spec["steps"], spec["shift"])
     return stage.experts(seeds, stage.phases), stage.phases[0].times
-
-
-def sampler_files(stage: Stage, seed: int) -> list[Path]:
-    """The weights behind one seed's samples."""
-    if stage.config["kind"] != "teacher":
-        return [stage.paths.phase(seed, p.number, "expert.safetensors") for p in stage.phases]
-    fitted = stage.config["teacher"]["kind"] == "fitted"
-    return [stage.paths.base("model.safetensors")] if fitted else []

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pdmd.digests import check_recorded
+from pdmd.digests import sha256 as sha256
 from pdmd.errors import UserError
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raises UserError that names the file."""
+    check_recorded(path)
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -82,6 +85,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    check_recorded(path)
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
@@ -94,12 +98,6 @@ def load_metadata(path: Path) -> dict[str, str]:
 
     with safe_open(path, "pt") as handle:
         return dict(json.loads((handle.metadata() or {}).get("pdmd", "{}")))
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def fingerprint(value: Any) -> str:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pdmd import provenance
-from pdmd.catalogue import PROMPTED
+from pdmd.catalogue import PROMPTED, TABLES
 from pdmd.config import Config
 from pdmd.metrics.intervals import mean_interval
+from pdmd.outputs import PROVENANCE, table_reads
 from pdmd.paths import Paths
 from pdmd.storage import read_json, write_text
 
@@ -365,8 +366,9 @@ def write_tables(configs: Sequence[Config]) -> None:
         )
     costs = interval_table(read_costs(configs), COST)
     write_table(costs, folder / "runs", f"{title}: cost of one seed's training. {note}")
-    inputs = [Paths(c).seed(seed, "metrics.json") for c in configs for seed in c["seeds"]]
-    provenance.record(folder / "provenance.json", first, first["seeds"], inputs)
+    inputs = [path for config in configs for path in table_reads(config)]
+    written = [f"{name}.{end}" for name in TABLES[kind] for end in ("csv", "md", "tex")]
+    provenance.record(folder / PROVENANCE, first, first["seeds"], inputs, written)
 
 
 def _write_paths_of_training(

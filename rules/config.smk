@@ -1,34 +1,44 @@
-# The configs that jobs read are written when the workflow is read, where they have changed. A job
-# depends on the contents of its own sections (its `digest`), not on their files' dates, so that a
-# change runs again only what it concerns.
+# The configs that jobs read are written when the workflow is read, each into a file named by its
+# digest, so that nothing a running workflow reads ever changes. A job depends on the contents of
+# its own sections, not on files' dates: a change runs again only what it concerns.
+from pdmd import outputs
 from pdmd.catalogue import PROMPTED
-from pdmd.config import write_configs
+from pdmd.plan import PLANS, SETTINGS
 from pdmd.resources import Requests, light
+from pdmd.sources import drawing_code, scoring_code
 from pdmd.storage import fingerprint
 
-CONFIGS = write_configs(experiment)
 REQUESTS = Requests(experiment)
 
 
-def part(name, scenario="{scenario}", method="{method}"):
-    """The resolved sections that one kind of job reads."""
-    return ancient(f"{RESULTS}/{scenario}/{method}/config/{name}.json")
+def part_of(name, scenario, wildcards):
+    """The resolved sections that one kind of job reads: of a method, or of a whole scenario."""
+    folder = f"{wildcards.method}/" if "method" in wildcards.keys() else ""
+    return CONFIGS[scenario or wildcards.scenario][f"{folder}config/{name}.json"]
 
 
-def shared(name):
-    """The same for jobs that serve all methods of a scenario."""
-    return ancient(f"{RESULTS}/{{scenario}}/config/{name}.json")
+def part(name, scenario=None):
+    """An input function: their file."""
+    return lambda wildcards: ancient(str(part_of(name, scenario, wildcards).path))
 
 
 def digest(name, scenario=None):
-    """A params function: the digest of those sections."""
+    """A params function: their digest."""
+    return lambda wildcards: part_of(name, scenario, wildcards).digest
 
-    def of(wildcards):
-        configs = CONFIGS[scenario or wildcards.scenario]
-        folder = f"{wildcards.method}/" if "method" in wildcards.keys() else ""
-        return fingerprint(configs[f"{folder}config/{name}.json"])
 
-    return of
+def reads(declared, scenario=None, seeds=None):
+    """An input function: what a method's stage reads for every seed."""
+
+    def files(wildcards):
+        name = scenario or wildcards.scenario
+        run = experiment.runs[name, wildcards.method]
+        every = seeds or experiment.seeds(name)
+        phase = [int(wildcards.phase)] if "phase" in wildcards.keys() else []
+        paths = (path for seed in every for path in declared(run, seed, *phase))
+        return list(dict.fromkeys(map(str, paths)))
+
+    return files
 
 
 def threads_of(scenario):

@@ -1,7 +1,5 @@
 # Pictures and clips to latents, prompts to embeddings, and the classifiers that score samples.
-from pdmd.catalogue import LATENT, PROMPTED
-
-LATENT_FILES = ["train.safetensors", "heldout.safetensors", "codec.safetensors", "codec.json"]
+from pdmd.catalogue import PROMPTED
 
 
 def scenarios_of(kinds):
@@ -22,14 +20,14 @@ rule weights:
     resources:
         **light(),
     shell:
-        "python -m pdmd weights --output {output}"
+        "python -m pdmd weights --output {output:q}"
 
 
 rule encode:
     input:
-        config=shared("data"),
+        config=part("data"),
     output:
-        data(*LATENT_FILES),
+        data(*outputs.ENCODED),
     wildcard_constraints:
         scenario=scenarios_of(["digits"]),
     threads: lambda w: threads_of(w.scenario)
@@ -38,14 +36,14 @@ rule encode:
     params:
         digest=digest("data"),
     shell:
-        "python -m pdmd encode --config {input.config}"
+        "python -m pdmd encode --config {input.config:q} --digest {params.digest}"
 
 
 rule render:
     input:
-        config=shared("data"),
+        config=part("data"),
     output:
-        data("pictures.safetensors", "prompts.json", *LATENT_FILES),
+        data(*outputs.RENDERED),
     wildcard_constraints:
         scenario=scenarios_of(PROMPTED),
     priority: FIRST
@@ -55,16 +53,16 @@ rule render:
     params:
         digest=digest("data"),
     shell:
-        "python -m pdmd render --config {input.config}"
+        "python -m pdmd render --config {input.config:q} --digest {params.digest}"
 
 
 rule embed:
     input:
         data("prompts.json"),
         f"{RESULTS}/weights.json",
-        config=shared("text"),
+        config=part("text"),
     output:
-        data("prompts.safetensors"),
+        data(*outputs.EMBEDDED),
     wildcard_constraints:
         scenario=scenarios_of(PROMPTED),
     priority: FIRST
@@ -74,15 +72,15 @@ rule embed:
     params:
         digest=digest("text"),
     shell:
-        "python -m pdmd embed --config {input.config}"
+        "python -m pdmd embed --config {input.config:q} --digest {params.digest}"
 
 
 rule classifier:
     input:
         data("train.safetensors", "heldout.safetensors"),
-        config=shared("classifier"),
+        config=part("classifier"),
     output:
-        data("classifier.safetensors", "classifier.json"),
+        data(*outputs.CLASSIFIER),
     benchmark:
         f"{RESULTS}/{{scenario}}/data/classifier.benchmark.tsv"
     wildcard_constraints:
@@ -93,15 +91,15 @@ rule classifier:
     params:
         digest=digest("classifier"),
     shell:
-        "python -m pdmd classifier --config {input.config}"
+        "python -m pdmd classifier --config {input.config:q} --digest {params.digest}"
 
 
 rule judge:
     input:
         data("pictures.safetensors", "prompts.json"),
-        config=shared("classifier"),
+        config=part("classifier"),
     output:
-        data("judge.safetensors", "judge.json"),
+        data(*outputs.JUDGE),
     benchmark:
         f"{RESULTS}/{{scenario}}/data/judge.benchmark.tsv"
     wildcard_constraints:
@@ -113,19 +111,20 @@ rule judge:
     params:
         digest=digest("classifier"),
     shell:
-        "python -m pdmd judge --config {input.config}"
+        "python -m pdmd judge --config {input.config:q} --digest {params.digest}"
 
 
 rule clip:
     output:
         weights=f"{RESULTS}/clip/small_clip.pt",
         scores=f"{RESULTS}/clip/small_clip.json",
+        record=f"{RESULTS}/clip/provenance.json",
     benchmark:
         f"{RESULTS}/clip/benchmark.tsv"
     priority: FIRST
     resources:
         **light(),
     params:
-        updates=config["clip"]["updates"],
+        updates=experiment.settings["clip"]["updates"],
     shell:
-        "python -m pdmd clip --updates {params.updates} --output {output.weights}"
+        "python -m pdmd clip --updates {params.updates} --output {output.weights:q}"

@@ -1,6 +1,5 @@
 # Training, phase by phase. Seeds that train together are one job, hence a rule for each group.
-
-RUN_FILES = ["expert.safetensors", "snapshots.safetensors", "metrics.json", "stats.jsonl"]
+from pdmd.parts import uses_bank
 
 
 def run_dir(scenario, seeds, phase="{phase}"):
@@ -8,23 +7,20 @@ def run_dir(scenario, seeds, phase="{phase}"):
     return [f"{RESULTS}/{scenario}/{{method}}/seed{seed}/phase{phase}" for seed in seeds]
 
 
-def earlier(scenario, seeds):
-    """An input function: the frozen experts and the bank that a phase needs."""
-
-    def files(wildcards):
-        number, method = int(wildcards.phase), wildcards.method
-        folders = [f for p in range(1, number) for f in run_dir(scenario, seeds, p)]
-        found = [f"{folder}/expert.safetensors" for folder in folders]
-        if number > 1 and experiment.runs[scenario, method]["bank"]["rows"]:
-            found += [f"{folder}/bank" for folder in run_dir(scenario, seeds, number)]
-        return expand(found, method=method)
-
-    return files
+def trained(scenario, seeds, phase="{phase}"):
+    """The files of a phase of some seeds."""
+    return [f"{d}/{name}" for d in run_dir(scenario, seeds, phase) for name in outputs.PHASE]
 
 
-def frozen(scenario, seeds):
-    """An input function: the frozen experts alone."""
-    return lambda w: [path for path in earlier(scenario, seeds)(w) if not path.endswith("bank")]
+def banks(scenario, seeds):
+    """An input function: the banks that a later phase starts from."""
+
+    def folders(wildcards):
+        used = uses_bank(experiment.runs[scenario, wildcards.method])
+        later = int(wildcards.phase) > 1 and used
+        return expand([f"{d}/bank" for d in run_dir(scenario, seeds)] if later else [], **wildcards)
+
+    return folders
 
 
 def alternatives(names):
@@ -40,10 +36,10 @@ for _scenario in experiment.scenarios:
             name:
                 f"fit_{_job}"
             input:
-                latents(_scenario),
+                reads(lambda run, seed: outputs.data_reads(run), _scenario, _seeds),
                 config=part("fit", _scenario),
             output:
-                [f"{d}/{name}" for d in run_dir(_scenario, _seeds, 1) for name in RUN_FILES],
+                trained(_scenario, _seeds, 1),
             benchmark:
                 f"{RESULTS}/{_scenario}/{{method}}/seed{_seeds[0]}/phase1/benchmark.tsv"
             wildcard_constraints:
@@ -56,15 +52,14 @@ for _scenario in experiment.scenarios:
                 seeds=_seeds,
                 digest=digest("fit", _scenario),
             shell:
-                "python -m pdmd {resources.launch}fit --config {input.config}"
-                " --seeds {params.seeds}"
+                "python -m pdmd {resources.launch}fit --config {input.config:q}"
+                " --digest {params.digest} --seeds {params.seeds}"
 
         rule:
             name:
                 f"bank_{_job}"
             input:
-                frozen(_scenario, _seeds),
-                base=f"{RESULTS}/{_scenario}/base/model.safetensors",
+                reads(outputs.frozen_reads, _scenario, _seeds),
                 config=part("bank", _scenario),
             output:
                 [directory(f"{d}/bank") for d in run_dir(_scenario, _seeds)],
@@ -78,18 +73,18 @@ for _scenario in experiment.scenarios:
                 seeds=_seeds,
                 digest=digest("bank", _scenario),
             shell:
-                "python -m pdmd bank --config {input.config} --phase {wildcards.phase}"
-                " --seeds {params.seeds}"
+                "python -m pdmd bank --config {input.config:q} --digest {params.digest}"
+                " --phase {wildcards.phase} --seeds {params.seeds}"
 
         rule:
             name:
                 f"distill_{_job}"
             input:
-                earlier(_scenario, _seeds),
-                base=f"{RESULTS}/{_scenario}/base/model.safetensors",
+                reads(outputs.frozen_reads, _scenario, _seeds),
+                banks(_scenario, _seeds),
                 config=part("distill", _scenario),
             output:
-                [f"{d}/{name}" for d in run_dir(_scenario, _seeds) for name in RUN_FILES],
+                trained(_scenario, _seeds),
             benchmark:
                 f"{RESULTS}/{_scenario}/{{method}}/seed{_seeds[0]}/phase{{phase}}/benchmark.tsv"
             wildcard_constraints:
@@ -102,5 +97,5 @@ for _scenario in experiment.scenarios:
                 seeds=_seeds,
                 digest=digest("distill", _scenario),
             shell:
-                "python -m pdmd {resources.launch}distill --config {input.config}"
-                " --phase {wildcards.phase} --seeds {params.seeds}"
+                "python -m pdmd {resources.launch}distill --config {input.config:q}"
+                " --digest {params.digest} --phase {wildcards.phase} --seeds {params.seeds}"

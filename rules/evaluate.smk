@@ -1,91 +1,50 @@
 # Scores of samples, and of samplers over training.
 
 
-def snapshots(scenario, method):
-    """What the frontier over training is drawn from."""
-    number, folder = experiment.phases(scenario, method), f"{RESULTS}/{scenario}/{method}"
-    if experiment.runs[scenario, method]["kind"] != "distill":
-        return []
-    return [
-        f"{folder}/seed{seed}/phase{number}/snapshots.safetensors"
-        for seed in experiment.seeds(scenario)
-    ]
-
-
-def judges(scenario):
-    """What pictures are scored with."""
-    kind, names = experiment.scenario(scenario)["data"]["kind"], []
-    if kind == "digits":
-        names = ["codec", "train", "heldout", "classifier"]
-    if kind in PROMPTED:
-        names = ["codec", "pictures", "judge"]
-    found = [f"{RESULTS}/{scenario}/data/{name}.safetensors" for name in names]
-    networks = [f"{RESULTS}/clip/small_clip.pt", f"{RESULTS}/weights.json"]
-    return found + (networks if kind in PROMPTED else [])
-
-
-def teachers(scenario, method):
-    """The teacher's samples, which those of students are compared with, and their features."""
-    beside = experiment.beside(scenario, method)
-    if beside is None:
-        return []
-    return [
-        f"{RESULTS}/{scenario}/{beside}/seed{seed}/{name}.safetensors"
-        for seed in experiment.seeds(scenario)
-        for name in ("samples", "features")
-    ]
-
-
-def scores(scenario):
-    """What scoring writes for every seed; features only where networks are costly."""
-    prompted = experiment.scenario(scenario)["data"]["kind"] in PROMPTED
-    names = ["metrics.json", *(["features.safetensors"] if prompted else [])]
-    return [path for name in names for path in per_seed(scenario, name)]
-
-
-def per_seed(scenario, name):
-    """One file of every seed of a method."""
-    return [
-        f"{RESULTS}/{scenario}/{{method}}/seed{seed}/{name}" for seed in experiment.seeds(scenario)
-    ]
+def scored_alike(scenario):
+    """Name of a rule -> methods whose scoring writes the same files."""
+    alike = {"teachers": experiment.select(scenario, ["teacher"]), "students": [], "experts": []}
+    for method in experiment.select(scenario, ["distill"]):
+        two = outputs.exchanges(experiment.runs[scenario, method])
+        alike["experts" if two else "students"].append(method)
+    return {name: methods for name, methods in alike.items() if methods}
 
 
 for _scenario in experiment.scenarios:
+    for _name, _methods in scored_alike(_scenario).items():
 
-    rule:
-        name:
-            f"evaluate_{_scenario}"
-        input:
-            per_seed(_scenario, "samples.safetensors"),
-            judges(_scenario),
-            lambda w, s=_scenario: teachers(s, w.method),
-            lambda w, s=_scenario: snapshots(s, w.method),
-            config=part("evaluate", _scenario),
-        output:
-            scores(_scenario),
-        wildcard_constraints:
-            method=alternatives(experiment.select(_scenario, ["teacher", "distill"])),
-        priority: URGENCY[_scenario]
-        group:
-            "score"
-        threads: threads_of(_scenario)
-        resources:
-            **light(),
-        params:
-            seeds=experiment.seeds(_scenario),
-            digest=digest("evaluate", _scenario),
-        shell:
-            "python -m pdmd evaluate --config {input.config} --seeds {params.seeds}"
+        rule:
+            name:
+                f"evaluate_{_name}_{_scenario}"
+            input:
+                reads(outputs.score_reads, _scenario),
+                config=part("evaluate", _scenario),
+            output:
+                per_seed(_scenario, outputs.evaluation(experiment.runs[_scenario, _methods[0]])),
+            wildcard_constraints:
+                method=alternatives(_methods),
+            priority: URGENCY[_scenario]
+            group:
+                "score"
+            threads: threads_of(_scenario)
+            resources:
+                **light(),
+            params:
+                seeds=experiment.seeds(_scenario),
+                digest=digest("evaluate", _scenario),
+                code=scoring_code(),
+            shell:
+                "python -m pdmd evaluate --config {input.config:q} --digest {params.digest}"
+                " --seeds {params.seeds}"
 
     rule:
         name:
             f"trajectories_{_scenario}"
         input:
-            per_seed(_scenario, "phase1/expert.safetensors"),
+            per_seed(_scenario, ["phase1/expert.safetensors"]),
             config=part("evaluate", _scenario),
         output:
-            per_seed(_scenario, "metrics.json"),
-            per_seed(_scenario, "samples.safetensors"),
+            per_seed(_scenario, outputs.TRAJECTORIES),
         wildcard_constraints:
             method=alternatives(experiment.select(_scenario, ["fit"])),
         priority: URGENCY[_scenario]
@@ -95,18 +54,20 @@ for _scenario in experiment.scenarios:
         params:
             seeds=experiment.seeds(_scenario),
             digest=digest("evaluate", _scenario),
+            code=scoring_code(),
         shell:
-            "python -m pdmd evaluate --config {input.config} --seeds {params.seeds}"
+            "python -m pdmd evaluate --config {input.config:q} --digest {params.digest}"
+            " --seeds {params.seeds}"
 
 
 rule validate:
     input:
-        f"{RESULTS}/{{scenario}}/data/pictures.safetensors",
+        data("pictures.safetensors"),
         f"{RESULTS}/clip/small_clip.pt",
         f"{RESULTS}/weights.json",
-        config=shared("classifier"),
+        config=part("classifier"),
     output:
-        multiext(f"{RESULTS}/metrics_validation/{{scenario}}", ".csv", ".md", ".tex"),
+        multiext(f"{RESULTS}/metrics_validation/{{scenario}}", ".csv", ".md", ".tex", ".json"),
     benchmark:
         f"{RESULTS}/metrics_validation/{{scenario}}.benchmark.tsv"
     wildcard_constraints:
@@ -118,4 +79,5 @@ rule validate:
         digest=digest("classifier"),
         table=lambda w: f"{RESULTS}/metrics_validation/{w.scenario}",
     shell:
-        "python -m pdmd validate --config {input.config} --output {params.table}"
+        "python -m pdmd validate --config {input.config:q} --digest {params.digest}"
+        " --output {params.table:q}"

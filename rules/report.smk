@@ -32,28 +32,33 @@ def scenario_targets(scenario):
     return table_paths(scenario) + figure_paths(scenario) + validation
 
 
-def scores(scenario):
-    """Every method's scores."""
-    return [
-        path.format(method=method)
-        for method in experiment.method_names(scenario)
-        for path in per_seed(scenario, "metrics.json")
-    ]
-
-
 def table_parts(scenario):
-    """Names of the configs that tables and figures read, a method each."""
-    return [f"{method}/config/table.json" for method in experiment.method_names(scenario)]
+    """What tables and figures read of the configuration, a part a method."""
+    names = [f"{method}/config/table.json" for method in experiment.method_names(scenario)]
+    return [CONFIGS[scenario][name] for name in names]
 
 
 def table_configs(scenario):
     """Their files."""
-    return [ancient(f"{RESULTS}/{scenario}/{name}") for name in table_parts(scenario)]
+    return [ancient(str(part.path)) for part in table_parts(scenario)]
 
 
 def table_digest(scenario):
     """The digest of their contents."""
-    return fingerprint([CONFIGS[scenario][name] for name in table_parts(scenario)])
+    return fingerprint([part.content for part in table_parts(scenario)])
+
+
+def table_inputs(scenario):
+    """The results that tables are made from."""
+    runs = [part.content for part in table_parts(scenario)]
+    return [str(path) for run in runs for path in outputs.table_reads(run)]
+
+
+def figure_inputs(scenario):
+    """The results that figures are drawn from."""
+    runs = [part.content for part in table_parts(scenario)]
+    paths = [*outputs.figure_data(runs[0]), *(p for run in runs for p in outputs.figure_reads(run))]
+    return list(map(str, paths))
 
 
 def in_report(path, scenario):
@@ -72,28 +77,32 @@ for _scenario in experiment.scenarios:
         name:
             f"tables_{_scenario}"
         input:
-            scores(_scenario),
+            table_inputs(_scenario),
             configs=table_configs(_scenario),
         output:
             [in_report(path, _scenario) for path in table_paths(_scenario)],
+            record=f"{RESULTS}/{_scenario}/tables/provenance.json",
         resources:
             **light(),
         params:
             digest=table_digest(_scenario),
+            code=drawing_code("tables"),
         shell:
-            "python -m pdmd tables --configs {input.configs}"
+            "python -m pdmd tables --digest {params.digest} --configs {input.configs:q}"
 
     rule:
         name:
             f"figures_{_scenario}"
         input:
-            scores(_scenario),
+            figure_inputs(_scenario),
             configs=table_configs(_scenario),
         output:
             [in_report(path, _scenario) for path in figure_paths(_scenario)],
+            record=f"{RESULTS}/{_scenario}/figures/provenance.json",
         resources:
             **light(),
         params:
             digest=table_digest(_scenario),
+            code=drawing_code("figures"),
         shell:
-            "python -m pdmd figures --configs {input.configs}"
+            "python -m pdmd figures --digest {params.digest} --configs {input.configs:q}"

@@ -1,19 +1,10 @@
 # Every seed's samples of record.
 
 
-def sampler(scenario, method):
-    """The weights that a method's sampler is made of."""
-    base = [f"{RESULTS}/{scenario}/base/model.safetensors"]
-    if experiment.runs[scenario, method]["kind"] == "teacher":
-        return base
-    numbers = range(1, experiment.phases(scenario, method) + 1)
-    folder = f"{RESULTS}/{scenario}/{method}"
-    adapted = experiment.runs[scenario, method]["student"]["lora"] is not None
-    return (base if adapted else []) + [
-        f"{folder}/seed{seed}/phase{number}/expert.safetensors"
-        for seed in experiment.seeds(scenario)
-        for number in numbers
-    ]
+def per_seed(scenario, names):
+    """Some files of every seed of a method, the method left open."""
+    folders = [f"{RESULTS}/{scenario}/{{method}}/seed{seed}" for seed in experiment.seeds(scenario)]
+    return [f"{folder}/{name}" for folder in folders for name in names]
 
 
 for _scenario in experiment.scenarios:
@@ -22,13 +13,11 @@ for _scenario in experiment.scenarios:
         name:
             f"sample_{_scenario}"
         input:
-            lambda w, s=_scenario: sampler(s, w.method),
+            reads(lambda run, seed: outputs.data_reads(run), _scenario),
+            reads(outputs.sampler_reads, _scenario),
             config=part("sample", _scenario),
         output:
-            [
-                f"{RESULTS}/{_scenario}/{{method}}/seed{seed}/samples.safetensors"
-                for seed in experiment.seeds(_scenario)
-            ],
+            per_seed(_scenario, outputs.SAMPLES),
         wildcard_constraints:
             method=alternatives(experiment.select(_scenario, ["teacher", "distill"])),
         priority: URGENCY[_scenario]
@@ -41,4 +30,5 @@ for _scenario in experiment.scenarios:
             seeds=experiment.seeds(_scenario),
             digest=digest("sample", _scenario),
         shell:
-            "python -m pdmd sample --config {input.config} --seeds {params.seeds}"
+            "python -m pdmd sample --config {input.config:q} --digest {params.digest}"
+            " --seeds {params.seeds}"

@@ -1,13 +1,10 @@
 import copy
-import json
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
 import yaml
 
-from pdmd import cli
 from pdmd.config import load_experiment, merge, read_yaml
 
 SCENARIOS = ("toy1d", "mixture2d", "digits", "emoji", "moving")
@@ -369,62 +366,6 @@ def test_the_order_is_defaults_scenario_overlay_method(repository, settings):
     assert run["distill"]["decay"] == settings["defaults"]["distill"]["decay"]
 
 
-# ---- what an edit of the configuration touches
-
-
-def parts(root, settings, scenario="mixture2d"):
-    return load_experiment(root, settings).parts(scenario)
-
-
-def changed(root, settings, diff):
-    """The configs of jobs that an overlay of the 2D mixture changes."""
-    before, after = parts(root, settings), parts(root, merge(settings, mixture(**diff)))
-    return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
-
-
-def jobs(names):
-    return {name.rpartition("/")[2].removesuffix(".json") for name in names}
-
-
-@pytest.mark.parametrize(
-    ("diff", "concerned"),
-    [
-        ({"evaluate": {"samples": 77}}, {"sample", "evaluate"}),
-        ({"evaluate": {"frontier_samples": 77}}, {"evaluate"}),
-        ({"tables": {"levels": [0.5]}}, {"table"}),
-    ],
-)
-def test_how_samples_are_scored_changes_no_training(repository, settings, diff, concerned):
-    assert jobs(changed(repository, settings, diff)) == concerned
-    control = changed(repository, settings, {"distill": {"fake_lr": 0.1}})
-    assert jobs(control) == {"distill"}
-
-
-@pytest.mark.parametrize(
-    ("diff", "concerned"),
-    [
-        ({"classifier": {"updates": 9}}, {"classifier"}),
-        ({"save": {"log_every": 10}}, {"base", "distill"}),
-        ({"bank": {"rows": 64}}, {"bank", "distill"}),
-        ({"seeds": [1, 2, 3, 4, 5, 6]}, {"table"}),
-        ({"fit": {"lr": 0.1}}, {"base", "evaluate"}),
-    ],
-)
-def test_an_edit_concerns_only_the_jobs_that_read_it(repository, settings, diff, concerned):
-    assert jobs(changed(repository, settings, diff)) == concerned
-
-
-@pytest.mark.parametrize(
-    "hardware", [{"nodes": 2}, {"processes": 2}, {"processes": 2, "gpus": 2, "nodes": 4}]
-)
-def test_other_hardware_runs_no_finished_job_again(repository, settings, hardware):
-    assert changed(repository, settings, {"hardware": hardware}) == set()
-    assert changed(repository, settings, {"threads": 2})  # control
-    diff = merge(settings, mixture(hardware=hardware))
-    run = load_experiment(repository, diff).runs["mixture2d", "phased2"]
-    assert run["hardware"] == {"nodes": 1, "processes": 1, "gpus": 0, **hardware}
-
-
 def test_a_method_may_have_hardware_of_its_own(checkout, settings):
     write_method(checkout, "wide", {"kind": "distill", "hardware": {"processes": 3}})
     experiment = load_experiment(checkout, merge(settings, mixture(methods=["wide", "dmd2"])))
@@ -433,99 +374,6 @@ def test_a_method_may_have_hardware_of_its_own(checkout, settings):
     diff = mixture(methods=["wide"], distill={"batch": 32})
     line = refusal(checkout, merge(settings, diff))
     assert "mixture2d/wide: distill.batch: 32: expected a multiple of the 3 processes" in line
-
-
-def test_an_ablation_is_lines_of_yaml_and_touches_no_other_method(checkout, settings):
-    before = parts(checkout, settings)
-    write_method(
-        checkout,
-        "phased3-biased",
-        {
-            "kind": "distill",
-            "student": {"steps": 6, "boundaries": [2, 4, 6]},
-            "distill": {"target": "biased"},
-        },
-    )
-    scenario = checkout / "config" / "scenarios" / "mixture2d.yaml"
-    mine = read_yaml(scenario)
-    mine["methods"].append("phased3-biased")
-    scenario.write_text(yaml.safe_dump(mine))
-    experiment = load_experiment(checkout, settings)
-    run = experiment.runs["mixture2d", "phased3-biased"]
-    assert run["student"]["boundaries"] == [2, 4, 6]
-    assert run["distill"]["target"] == "biased"
-    assert run["distill"]["generator_lr"] == mine["distill"]["generator_lr"]
-    assert experiment.phases("mixture2d", "phased3-biased") == 3
-    after = experiment.parts("mixture2d")
-    assert {name for name in after if name not in before} == {
-        f"phased3-biased/config/{job}.json"
-        for job in ("bank", "distill", "sample", "evaluate", "table")
-    }
-    assert all(after[name] == before[name] for name in before)
-
-
-def test_a_changed_method_changes_no_other_method(checkout, settings):
-    before = parts(checkout, settings)
-    path = checkout / "config" / "methods.yaml"
-    methods = read_yaml(path)
-    methods["dmd2"]["distill"] = {"fake_updates": 1}
-    path.write_text(yaml.safe_dump(methods, sort_keys=False))
-    after = parts(checkout, settings)
-    assert {name for name in before if before[name] != after[name]} == {"dmd2/config/distill.json"}
-
-
-def test_a_new_title_trains_nothing_again(repository, settings):
-    assert jobs(changed(repository, settings, {"title": "Twenty-five modes"})) <= {"table"}
-
-
-def test_a_jobs_config_holds_what_it_reads_and_no_more(repository, settings):
-    found = parts(repository, settings)
-    distill = found["phased2/config/distill.json"]
-    assert distill["method"] == "phased2"
-    assert distill["distill"]["target"] == "unbiased"
-    assert not {"evaluate", "seeds", "classifier", "fit"} & distill.keys()
-    assert "method" not in found["config/base.json"]
-    assert "distill" not in found["phased2/config/bank.json"]
-
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-
-
-def overlay(tmp_path, settings, diff):
-    """The arguments of `pdmd resolve` with an overlay."""
-    path = tmp_path / "overlay.yaml"
-    path.write_text(yaml.safe_dump({"results": str(tmp_path / "results"), **diff}))
-    return ["resolve", "--root", str(REPOSITORY), "--configfile", str(path)]
-
-
-def test_resolve_writes_the_configs_that_jobs_read(repository, settings, tmp_path):
-    assert cli.main(overlay(tmp_path, settings, {})) == 0
-    mine = merge(settings, {"results": str(tmp_path / "results")})
-    folder = tmp_path / "results" / "mixture2d"
-    found = {
-        str(path.relative_to(folder)): json.loads(path.read_text())
-        for path in folder.rglob("*.json")
-    }
-    assert found == parts(repository, mine)
-
-
-def test_a_config_is_written_again_only_where_it_changed(tmp_path, settings):
-    assert cli.main(overlay(tmp_path, settings, {})) == 0
-    folder = tmp_path / "results"
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")}
-    diff = mixture(evaluate={"samples": 77})
-    assert cli.main(overlay(tmp_path, settings, diff)) == 0
-    changed = {path for path, date in before.items() if path.stat().st_mtime_ns != date}
-    names = {path.name for path in changed}
-    assert names == {"sample.json", "evaluate.json", "settings.json"}
-    assert all("mixture2d" in str(path) for path in changed if path.name != "settings.json")
-
-
-def test_a_wrong_configuration_is_one_line_of_the_command_too(tmp_path, settings, capsys):
-    assert cli.main(overlay(tmp_path, settings, mixture(seeds=[]))) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("pdmd: mixture2d/")
-    assert "seeds: []" in line
 
 
 # ---- groups of seeds

@@ -1,15 +1,15 @@
 import json
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from pdmd import demo
-from pdmd.config import SETTINGS, Experiment, merge, read_yaml
+from pdmd.config import Experiment, merge, read_yaml
 from pdmd.errors import UserError
+from pdmd.plan import VARIABLE
 from pdmd.work import describe, fit_work, phase_work, running, training_jobs, work_done
 
 
@@ -95,12 +95,12 @@ def test_progress_names_jobs_share_and_time_left(experiment, tmp_path):
 
 def test_a_report_without_results_is_refused_in_one_line(tmp_path):
     with pytest.raises(UserError, match="no tables or figures"):
-        demo.make_report(tmp_path, [])
+        demo.make_report(tmp_path, None, [])
 
 
 def test_a_report_that_is_up_to_date_is_left_alone(tmp_path, monkeypatch):
     table = tmp_path / "toy1d" / "tables" / "runs.csv"
-    for path in (table, tmp_path / SETTINGS, tmp_path / "report.html"):
+    for path in (table, tmp_path / demo.LAST_SETTINGS, tmp_path / "report.html"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
     os.utime(table, (1, 1))
@@ -109,27 +109,186 @@ def test_a_report_that_is_up_to_date_is_left_alone(tmp_path, monkeypatch):
         raise AssertionError("made again")
 
     monkeypatch.setattr(subprocess, "run", refuse)
-    demo.make_report(tmp_path, [])
+    demo.make_report(tmp_path, None, [])
     os.utime(table, (2e9, 2e9))
     with pytest.raises(AssertionError, match="made again"):  # control: a newer table
-        demo.make_report(tmp_path, [])
+        demo.make_report(tmp_path, None, [])
 
 
-def test_a_running_snakemake_is_not_unlocked(tmp_path, monkeypatch):
+# ---- locks of a Snakemake that was killed
+
+
+@pytest.fixture
+def claim(tmp_path, monkeypatch):
+    """(fresh claim on the same folder, commands run)"""
     calls = []
-    monkeypatch.setattr(subprocess, "run", lambda *a, **_: calls.append(a))
-    pid = tmp_path / "snakemake.pid"
-    demo._unlock(pid, [])
-    assert calls == []  # nothing was left behind
-    command = [sys.executable, "-c", "import time; time.sleep(60)", "snakemake"]
-    with subprocess.Popen(command) as process:
-        pid.write_text(str(process.pid))
-        deadline = time.time() + 10
-        while b"snakemake" not in Path(f"/proc/{process.pid}/cmdline").read_bytes():
-            assert time.time() < deadline
-        with pytest.raises(UserError, match=f"process {process.pid} still runs"):
-            demo._unlock(pid, [])
-        assert calls == []
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: calls.append(command))
+    (tmp_path / "locks").mkdir()
+
+    def make():
+        return demo.Claim(tmp_path / "state" / "demo.json", tmp_path / "locks")
+
+    return make, calls
+
+
+def ended():
+    """The number of a process that has ended."""
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    return process.pid
+
+
+def killed(claim, pid):
+    """What a demo leaves that is killed while its Snakemake of number `pid` holds the locks."""
+    with claim as mine:
+        mine.note(pid)
+        text = mine.path.read_text()
+    mine.path.write_text(text)
+
+
+def lock(tmp_path):
+    (tmp_path / "locks" / "0.input.lock").write_text("x")
+
+
+def test_the_lock_of_a_snakemake_of_ours_that_has_ended_is_cleared(claim, tmp_path):
+    make, calls = claim
+    lock(tmp_path)
+    killed(make(), ended())
+    with make() as mine:
+        mine.unlock(["--configfile", "x.yaml"])
+    assert "--unlock" in calls[0]
+    assert calls[0][-2:] == ["--configfile", "x.yaml"]
+
+
+def test_a_folder_that_nothing_was_left_in_is_not_unlocked(claim, tmp_path):
+    make, calls = claim
+    lock(tmp_path)
+    with make() as mine:
+        mine.unlock([])
+    assert calls == []
+
+
+def test_somebody_elses_lock_is_left_alone(claim, tmp_path):
+    """A note of ours is stale, and since then another Snakemake locked the folder."""
+    make, calls = claim
+    lock(tmp_path)
+    killed(make(), ended())
+    (tmp_path / "locks" / "0.input.lock").unlink()
+    time.sleep(0.02)
+    lock(tmp_path)
+    with make() as mine:
+        mine.unlock([])
+    assert calls == []
+
+
+def test_a_lock_noted_by_another_host_is_left_alone(claim, tmp_path, monkeypatch):
+    make, calls = claim
+    lock(tmp_path)
+    monkeypatch.setattr(demo.socket, "gethostname", lambda: "n7")
+    killed(make(), ended())
+    monkeypatch.undo()
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: calls.append(command))
+    with make() as mine:
+        mine.unlock([])
+    assert calls == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"pid": "x", "locks": 1}', "null"])
+def test_a_torn_note_unlocks_nothing(claim, tmp_path, text):
+    make, calls = claim
+    lock(tmp_path)
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "demo.json").write_text(text)
+    with make() as mine:
+        mine.unlock([])
+    assert calls == []
+
+
+def test_a_snakemake_that_outlived_its_demo_is_waited_for(claim, tmp_path):
+    make, calls = claim
+    lock(tmp_path)
+    with subprocess.Popen(["sleep", "60"]) as process:
+        killed(make(), process.pid)
+        for _ in range(2):  # being refused forgets nothing
+            with pytest.raises(UserError, match=f"process {process.pid} still runs"), make() as one:
+                one.unlock([])
         process.kill()
-    demo._unlock(pid, [])
-    assert "--unlock" in calls[0][0]
+    assert calls == []
+    with make() as mine:  # control: now it has ended
+        mine.unlock([])
+    assert "--unlock" in calls[0]
+
+
+def test_the_number_of_an_ended_process_may_be_anothers(claim, tmp_path):
+    make, calls = claim
+    lock(tmp_path)
+    killed(make(), os.getpid())
+    path = make().path
+    note = json.loads(path.read_text())
+    path.write_text(json.dumps({**note, "start": note["start"] - 1}))
+    with make() as mine:
+        mine.unlock([])
+    assert "--unlock" in calls[0]
+
+
+def test_two_demos_do_not_run_in_one_folder(claim):
+    make, _ = claim
+    with make(), pytest.raises(UserError, match="another demo runs here"), make():
+        pass
+    with make():  # control: the first has ended
+        pass
+
+
+# ---- the configuration that Snakemake sees
+
+
+@pytest.fixture
+def here(repository, tmp_path, monkeypatch):
+    """A repository to start from, with two overlays."""
+    for name in ("config", "workflow"):
+        (tmp_path / name).symlink_to(repository / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(VARIABLE, raising=False)
+    Path("a.yaml").write_text("results: a\nscenarios: [toy1d]\n")
+    Path("b.yaml").write_text("results: b\n")
+    Path("empty.yaml").write_text("")
+    Path("twice.yaml").write_text("results: a\nresults: b\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "results", "scenarios"),
+    [
+        ([], "results", 5),
+        (["--configfile", "a.yaml"], "a", 1),
+        (["--configfile=a.yaml"], "a", 1),
+        (["--configfiles", "a.yaml"], "a", 1),
+        (["--configfile", "a.yaml", "b.yaml"], "b", 1),
+        (["--configfile", "b.yaml", "a.yaml"], "a", 1),
+        (["-n", "--configfile", "a.yaml", "--config", "results=c"], "c", 1),
+        (["-C", "results=c", "--configfile", "a.yaml"], "c", 1),
+    ],
+)
+def test_demo_sees_the_configuration_that_snakemake_sees(here, arguments, results, scenarios):
+    seen = demo._experiment(arguments)
+    assert seen.settings["results"] == results
+    assert len(seen.scenarios) == scenarios
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--configfile"], "expected at least one argument"),
+        (["--configfile", "nowhere.yaml"], "nowhere.yaml"),
+        (["--configfile", "empty.yaml"], "empty.yaml"),
+        (["--configfile", "twice.yaml"], "twice.yaml"),
+        (["--config", "results"], "results"),
+        (["--no-such-flag"], "no-such-flag"),
+        (["--directory", "/tmp"], "--directory"),
+    ],
+)
+def test_arguments_that_snakemake_would_refuse_are_one_line(here, arguments, said):
+    with pytest.raises(UserError) as caught:
+        demo._experiment(arguments)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)

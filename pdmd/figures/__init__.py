@@ -8,6 +8,7 @@ from importlib import import_module
 from pdmd import provenance
 from pdmd.catalogue import FIGURES
 from pdmd.config import Config
+from pdmd.outputs import PROVENANCE, figure_data, figure_reads
 from pdmd.paths import Paths
 
 MODULES = {
@@ -27,7 +28,7 @@ def draw_figures(configs: Sequence[Config]) -> None:
     Args:
         configs: one a method, in the order of tables and legends.
     """
-    from pdmd.figures import results, style
+    from pdmd.figures import style
 
     first = configs[0]
     kind, folder = first["data"]["kind"], Paths(first).scenario / "figures"
@@ -35,5 +36,6 @@ def draw_figures(configs: Sequence[Config]) -> None:
     with style.paper():
         for name in FIGURES[kind]:
             style.save(getattr(module, name)(configs), folder / name)
-    inputs = results.inputs(configs)
-    provenance.record(folder / "provenance.json", first, first["seeds"], inputs)
+    inputs = [*figure_data(first), *(path for c in configs for path in figure_reads(c))]
+    written = [f"{name}.{end}" for name in FIGURES[kind] for end in ("png", "pdf")]
+    provenance.record(folder / PROVENANCE, first, first["seeds"], inputs, written)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pdmd.catalogue import PROMPTED
 from pdmd.config import Config
 from pdmd.paths import Paths
 from pdmd.storage import load_tensors
@@ -65,30 +64,3 @@ def _read_log(path: Path) -> pd.DataFrame:
     lag = log["fake_lag"] / log["fake_loss"]
     log["relative_lag"] = lag.rolling(5, min_periods=1, center=True).mean()
     return log
-
-
-def inputs(configs: Sequence[Config]) -> list[Path]:
-    """Every result that some figure of the scenario reads."""
-    found: list[Path] = []
-    for config in configs:
-        paths, seeds = Paths(config), config["seeds"]
-        found += [paths.seed(seed, "metrics.json") for seed in seeds]
-        found.append(paths.seed(seeds[0], "samples.safetensors"))
-        if config["kind"] == "fit":
-            found += [paths.seed(seed, "samples.safetensors") for seed in seeds[1:]]
-            found += [paths.phase(seed, 1, "expert.safetensors") for seed in seeds]
-        if config["kind"] == "distill":
-            found += [paths.seed(seed, "frontier.csv") for seed in seeds]
-            phases = range(1, len(config["student"]["boundaries"]) + 1)
-            found += [paths.phase(seed, p, "stats.jsonl") for seed in seeds for p in phases]
-    if configs[0]["data"]["kind"] in PROMPTED:
-        paths = Paths(configs[0])
-        names = ("codec.safetensors", "prompts.json", "pictures.safetensors")
-        found += [paths.data(name) for name in names]
-        for config in trained(configs):
-            if len(config["student"]["boundaries"]) == 2:
-                found.append(Paths(config).seed(config["seeds"][0], "experts.safetensors"))
-    if configs[0]["data"]["kind"] == "digits":
-        paths = Paths(configs[0])
-        found += [paths.data(f"{name}.safetensors") for name in ("codec", "heldout")]
-    return found

@@ -1,0 +1,62 @@
+"""Digests of files, and the records beside them that say what they must be.
+
+Every stage ends with a record of the digests of what it wrote. Whoever reads such a file compares:
+half a file, or one with a byte flipped, is refused by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+
+from pdmd.errors import UserError
+
+# Names of records; a file is covered by the one of them, beside it, that lists it.
+RECORDS = ("provenance.json", "evaluation.json", "pictures.json", "embedding.json", "judging.json")
+OUTPUTS = "outputs_sha256"  # their key: name beside the record -> digest
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file; taken once as long as it stays as it is."""
+    stat = path.stat()
+    return _sha256(str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _sha256(path: str, *identity: int) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def check_recorded(path: Path) -> None:
+    """Compare a file with the record beside it that lists it, if one does.
+
+    Raises:
+        UserError: its digest is another; names both files.
+    """
+    for name in RECORDS:
+        record = path.with_name(name)
+        if name == path.name or not record.is_file():
+            continue
+        wanted = _outputs(record).get(path.name)
+        if wanted is not None and path.is_file() and sha256(path) != wanted:
+            raise UserError(
+                f"{path}: sha256 {sha256(path)[:12]}: expected {wanted[:12]}, as {name} beside it"
+                " says; delete it to have it made again"
+            )
+
+
+def _outputs(record: Path) -> dict[str, str]:
+    stat = record.stat()
+    return _parse(str(record), stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _parse(record: str, *identity: int) -> dict[str, str]:
+    try:
+        outputs = json.loads(Path(record).read_text(encoding="utf-8")).get(OUTPUTS, {})
+        return {str(name): str(digest) for name, digest in outputs.items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{record}: {error}: expected a record of what a stage wrote") from error

@@ -1,0 +1,166 @@
+"""What each kind of job reads of the configuration, as files named by the digest of their contents.
+
+A job runs again when a section of its own changes, and not else. No file is ever changed: reading
+the workflow once more, in a dry run or under another overlay, adds files and touches none that a
+running workflow reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pdmd.errors import UserError
+from pdmd.storage import fingerprint, read_json, write_json
+
+if TYPE_CHECKING:
+    from pdmd.config import Config, Experiment
+
+IDENTITY = ("results", "scenario", "threads")
+# Sections, or keys of one, of jobs that serve all methods of a scenario.
+SHARED: dict[str, tuple[str, ...]] = {
+    "data": ("data",),
+    "classifier": ("data", "classifier"),
+    "text": ("data",),
+    "base": ("flow", "data", "model", "fit", "save"),
+}
+NETWORK = ("kind", "flow", "data", "model")
+TEACHING = ("teacher.kind", "teacher.guidance")  # its steps and shift are of its own samples alone
+TABLE = ("kind", "title", "data", "student", "tables", "seeds")
+# The same of a method's jobs, by its kind.
+JOBS: dict[str, dict[str, tuple[str, ...]]] = {
+    "teacher": {
+        "sample": (*NETWORK, "teacher", "evaluate.samples"),
+        "evaluate": (*NETWORK, "evaluate"),
+        "table": TABLE,
+    },
+    "distill": {
+        "bank": (*NETWORK, "student", "bank"),
+        "distill": (*NETWORK, *TEACHING, "student", "distill", "bank.used", "save"),
+        "sample": (*NETWORK, "student", "evaluate.samples"),
+        "evaluate": (*NETWORK, *TEACHING, "student", "evaluate"),
+        "table": TABLE,
+    },
+    "fit": {
+        "fit": (*NETWORK, "fit", "save"),
+        "evaluate": (*NETWORK, "fit", "evaluate"),
+        "table": TABLE,
+    },
+}
+KEPT = ("kept", "start_from")  # weights in the repository, found from everywhere
+
+
+@dataclass(frozen=True)
+class Part:
+    """The resolved sections that one kind of job reads.
+
+    Attributes:
+        content: the sections; digest: of them; path: the file that holds them.
+    """
+
+    content: Config
+    digest: str
+    path: Path
+
+
+def parts(experiment: Experiment, scenario: str, base: Path = Path()) -> dict[str, Config]:
+    """Name below results/<scenario>, without a digest -> what the jobs that read it need.
+
+    Args:
+        base: the folder that weights kept in the repository are looked for in, where they are not
+            found from the working directory.
+    """
+    names = experiment.method_names(scenario)
+    shared = experiment.runs[scenario, names[0]]
+    found = {f"config/{part}.json": _part(shared, keys, base) for part, keys in SHARED.items()}
+    for name in names:
+        run = experiment.runs[scenario, name]
+        for part, keys in JOBS[run["kind"]].items():
+            found[f"{name}/config/{part}.json"] = {"method": name, **_part(run, keys, base)}
+    return found
+
+
+def _part(run: Config, keys: Iterable[str], base: Path) -> Config:
+    """The sections of a run that one kind of job reads, or single keys of them."""
+    found: Config = {}
+    for key in (*IDENTITY, *keys):
+        section, _, name = key.partition(".")
+        if key == "bank.used":
+            found[section] = {name: uses_bank(run)}
+        elif name:
+            found[section] = {**found.get(section, {}), name: run[section][name]}
+        else:
+            found[section] = run[section]
+    if "fit" in found:
+        found["fit"] = {k: _kept(v, base) if k in KEPT else v for k, v in found["fit"].items()}
+    return found
+
+
+def uses_bank(run: Config) -> bool:
+    """Whether later phases start from a bank; a method of one phase has no later ones."""
+    return bool(run["bank"]["rows"]) and len(run["student"]["boundaries"]) > 1
+
+
+def _kept(name: str | None, base: Path) -> str | None:
+    """A file of the repository as the working directory reaches it."""
+    if name is None or Path(name).exists() or not (base / name).exists():
+        return name
+    return str(base / name)
+
+
+def resolved(experiment: Experiment, base: Path = Path()) -> dict[str, dict[str, Part]]:
+    """Scenario -> name below results/<scenario>, without a digest -> the part."""
+    results = Path(experiment.settings["results"])
+    found: dict[str, dict[str, Part]] = {}
+    for scenario in experiment.scenarios:
+        mine = found[scenario] = {}
+        for name, content in parts(experiment, scenario, base).items():
+            digest = fingerprint(content)
+            path = results / scenario / f"{name.removesuffix('.json')}.{digest[:12]}.json"
+            mine[name] = Part(content, digest, path)
+    return found
+
+
+def write_parts(experiment: Experiment, base: Path = Path()) -> dict[str, dict[str, Part]]:
+    """Write every part that is not there yet; returns all, as `resolved`.
+
+    Raises:
+        UserError: the results folder cannot be written.
+    """
+    found = resolved(experiment, base)
+    for mine in found.values():
+        for part in mine.values():
+            write_once(part.path, part.content, part.digest)
+    return found
+
+
+def write_once(path: Path, content: Any, digest: str) -> None:
+    """Write a JSON file named by its digest, unless it is there already, whole.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        if not _holds(path, digest):
+            write_json(path, content)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}: expected a folder to write to") from error
+
+
+def _holds(path: Path, digest: str) -> bool:
+    """Whether a file is there, whole."""
+    try:
+        return fingerprint(read_json(path)) == digest
+    except UserError:
+        return False
+
+
+def check_digest(value: Any, digest: str | None, where: str) -> None:
+    """Refuse settings that are not those a job was planned with. Raises UserError."""
+    if digest is not None and fingerprint(value) != digest:
+        raise UserError(
+            f"{where}: digest {fingerprint(value)[:12]}: expected {digest[:12]}, the settings that"
+            " this job was planned with"
+        )

@@ -1,0 +1,324 @@
+"""What an edit of the configuration touches, and the files in which jobs find theirs."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pdmd import cli
+from pdmd.config import load_experiment, merge, read_yaml
+from pdmd.errors import UserError
+from pdmd.parts import check_digest, write_once, write_parts
+from pdmd.paths import results_folder
+from pdmd.plan import VARIABLE, keep, open_workflow, recall
+from pdmd.storage import fingerprint, read_json
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def settings(repository):
+    return read_yaml(repository / "config" / "config.yaml")
+
+
+def mixture(**diff):
+    """Settings that change the 2D mixture alone."""
+    return {"scenarios": ["mixture2d"], "overrides": {"mixture2d": diff}}
+
+
+def write_method(checkout, name, value):
+    path = checkout / "config" / "methods.yaml"
+    path.write_text(path.read_text() + yaml.safe_dump({name: value}))
+
+
+def parts(root, settings, scenario="mixture2d"):
+    return load_experiment(root, settings).parts(scenario)
+
+
+def changed(root, settings, diff):
+    """The configs of jobs that an overlay of the 2D mixture changes."""
+    before, after = parts(root, settings), parts(root, merge(settings, mixture(**diff)))
+    return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+
+
+def jobs(names):
+    return {name.rpartition("/")[2].removesuffix(".json") for name in names}
+
+
+@pytest.mark.parametrize(
+    ("diff", "concerned"),
+    [
+        ({"evaluate": {"samples": 77}}, {"sample", "evaluate"}),
+        ({"evaluate": {"frontier_samples": 77}}, {"evaluate"}),
+        ({"tables": {"levels": [0.5]}}, {"table"}),
+    ],
+)
+def test_how_samples_are_scored_changes_no_training(repository, settings, diff, concerned):
+    assert jobs(changed(repository, settings, diff)) == concerned
+    control = changed(repository, settings, {"distill": {"fake_lr": 0.1}})
+    assert jobs(control) == {"distill"}
+
+
+@pytest.mark.parametrize(
+    ("diff", "concerned"),
+    [
+        ({"classifier": {"updates": 9}}, {"classifier"}),
+        ({"save": {"log_every": 10}}, {"base", "distill"}),
+        ({"bank": {"rows": 64}}, {"bank"}),
+        ({"teacher": {"steps": 9}}, {"sample"}),
+        ({"teacher": {"shift": 2.0}}, {"sample"}),
+        ({"seeds": [1, 2, 3, 4, 5, 6]}, {"table"}),
+        ({"fit": {"lr": 0.1}}, {"base"}),
+    ],
+)
+def test_an_edit_concerns_only_the_jobs_that_read_it(repository, settings, diff, concerned):
+    assert jobs(changed(repository, settings, diff)) == concerned
+
+
+@pytest.mark.parametrize(
+    "hardware", [{"nodes": 2}, {"processes": 2}, {"processes": 2, "gpus": 2, "nodes": 4}]
+)
+def test_other_hardware_runs_no_finished_job_again(repository, settings, hardware):
+    assert changed(repository, settings, {"hardware": hardware}) == set()
+    assert changed(repository, settings, {"threads": 2})  # control
+    diff = merge(settings, mixture(hardware=hardware))
+    run = load_experiment(repository, diff).runs["mixture2d", "phased2"]
+    assert run["hardware"] == {"nodes": 1, "processes": 1, "gpus": 0, **hardware}
+
+
+def test_an_ablation_is_lines_of_yaml_and_touches_no_other_method(checkout, settings):
+    before = parts(checkout, settings)
+    write_method(
+        checkout,
+        "phased3-biased",
+        {
+            "kind": "distill",
+            "student": {"steps": 6, "boundaries": [2, 4, 6]},
+            "distill": {"target": "biased"},
+        },
+    )
+    scenario = checkout / "config" / "scenarios" / "mixture2d.yaml"
+    mine = read_yaml(scenario)
+    mine["methods"].append("phased3-biased")
+    scenario.write_text(yaml.safe_dump(mine))
+    experiment = load_experiment(checkout, settings)
+    run = experiment.runs["mixture2d", "phased3-biased"]
+    assert run["student"]["boundaries"] == [2, 4, 6]
+    assert run["distill"]["target"] == "biased"
+    assert run["distill"]["generator_lr"] == mine["distill"]["generator_lr"]
+    assert experiment.phases("mixture2d", "phased3-biased") == 3
+    after = experiment.parts("mixture2d")
+    assert {name for name in after if name not in before} == {
+        f"phased3-biased/config/{job}.json"
+        for job in ("bank", "distill", "sample", "evaluate", "table")
+    }
+    assert all(after[name] == before[name] for name in before)
+
+
+def test_a_changed_method_changes_no_other_method(checkout, settings):
+    before = parts(checkout, settings)
+    path = checkout / "config" / "methods.yaml"
+    methods = read_yaml(path)
+    methods["dmd2"]["distill"] = {"fake_updates": 1}
+    path.write_text(yaml.safe_dump(methods, sort_keys=False))
+    after = parts(checkout, settings)
+    assert {name for name in before if before[name] != after[name]} == {"dmd2/config/distill.json"}
+
+
+def test_a_new_title_trains_nothing_again(repository, settings):
+    assert jobs(changed(repository, settings, {"title": "Twenty-five modes"})) <= {"table"}
+
+
+def test_a_jobs_config_holds_what_it_reads_and_no_more(repository, settings):
+    found = parts(repository, settings)
+    distill = found["phased2/config/distill.json"]
+    assert distill["method"] == "phased2"
+    assert distill["distill"]["target"] == "unbiased"
+    assert not {"evaluate", "seeds", "classifier", "fit"} & distill.keys()
+    assert "method" not in found["config/base.json"]
+    assert "distill" not in found["phased2/config/bank.json"]
+
+
+def overlay(tmp_path, settings, diff):
+    """The arguments of `pdmd resolve` with an overlay."""
+    path = tmp_path / "overlay.yaml"
+    path.write_text(yaml.safe_dump({"results": str(tmp_path / "results"), **diff}))
+    return ["resolve", "--root", str(REPOSITORY), "--configfile", str(path)]
+
+
+def test_whether_there_is_a_bank_trains_again_where_a_later_phase_starts_from_it(
+    repository, settings
+):
+    names = changed(repository, settings, {"bank": {"rows": 0}})
+    several = {"phased2", "phased4", "phased2-biased", "phased2-disjoint"}
+    assert {name.partition("/")[0] for name in names if "distill" in name} == several
+
+
+def test_every_part_lies_in_a_file_named_by_its_digest(repository, settings, tmp_path):
+    mine = merge(settings, {"results": str(tmp_path)})
+    experiment = load_experiment(repository, mine)
+    for scenario, found in write_parts(experiment).items():
+        assert {name: part.content for name, part in found.items()} == experiment.parts(scenario)
+        for name, part in found.items():
+            assert read_json(part.path) == part.content
+            assert part.digest == fingerprint(part.content)
+            stem = name.removesuffix(".json")
+            assert part.path == tmp_path / scenario / f"{stem}.{part.digest[:12]}.json"
+
+
+def test_resolve_names_the_files(settings, tmp_path, capsys):
+    assert cli.main(overlay(tmp_path, settings, {})) == 0
+    said = capsys.readouterr().out.splitlines()
+    there = {str(path) for path in (tmp_path / "results").rglob("*.json")}
+    assert set(said) == there
+    assert any("phased2/config/distill." in path for path in said)
+
+
+def test_another_overlay_adds_files_and_touches_none(tmp_path, settings):
+    """A dry run, `--lint` or a start that is refused read the workflow beside a running one."""
+    assert cli.main(overlay(tmp_path, settings, {})) == 0
+    folder = tmp_path / "results"
+    before = {path: path.read_bytes() for path in folder.rglob("*.*")}
+    dates = {path: path.stat().st_mtime_ns for path in before}
+    assert cli.main(overlay(tmp_path, settings, mixture(distill={"updates": 77}))) == 0
+    assert {path: path.read_bytes() for path in before} == before
+    assert {path: path.stat().st_mtime_ns for path in before} == dates
+    new = {path for path in folder.rglob("*.json")} - before.keys()
+    assert {path.name.partition(".")[0] for path in new} == {"distill"}  # control: it wrote some
+
+
+def test_a_spoilt_file_is_written_anew(tmp_path):
+    path, value = tmp_path / "part.json", {"a": 1}
+    for text in (None, "", "{", '{"a": 2}', "[]"):
+        if text is not None:
+            path.write_text(text)
+        write_once(path, value, fingerprint(value))
+        assert json.loads(path.read_text()) == value
+    date = path.stat().st_mtime_ns
+    write_once(path, value, fingerprint(value))
+    assert path.stat().st_mtime_ns == date  # control: a whole one is left alone
+
+
+def test_a_job_refuses_settings_that_it_was_not_planned_with(tmp_path, settings, capsys):
+    value = {"threads": 1, "updates": 32}
+    planned = fingerprint({**value, "updates": 16})
+    with pytest.raises(UserError, match="the settings that this job was planned with"):
+        check_digest(value, planned, "x.json")
+    check_digest(value, fingerprint(value), "x.json")  # control
+    check_digest(value, None, "x.json")  # by hand nothing is planned
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(value))
+    arguments = ["distill", "--config", str(path), "--phase", "1", "--seeds", "1"]
+    assert cli.main([*arguments, "--digest", planned]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("pdmd: --config: digest ")
+
+
+# ---- plans
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(VARIABLE, raising=False)
+    return tmp_path
+
+
+def test_a_job_of_a_plan_sees_no_later_edit(checkout, settings, elsewhere):
+    settings = merge(settings, mixture())
+    planned, parts = open_workflow(checkout, settings, [], main=True)
+    write_method(checkout, "later", {"kind": "distill"})
+    scenario = checkout / "config" / "scenarios" / "mixture2d.yaml"
+    scenario.write_text(scenario.read_text().replace("updates: 1350", "updates: 32"))
+    edited = merge(settings, {"overrides": {"mixture2d": {"seeds": [9]}}})
+    job, seen = open_workflow(checkout, edited, [], main=False)
+    assert job.runs == planned.runs
+    assert seen == parts
+    again, _ = open_workflow(checkout, edited, [], main=True)  # control: the next plan does
+    assert again.seeds("mixture2d") == [9]
+    assert again.runs["mixture2d", "dmd2"]["distill"]["updates"] == 32
+
+
+def test_a_plan_that_is_gone_is_named(elsewhere):
+    with pytest.raises(UserError, match="expected the settings that this job was planned with"):
+        recall("0123")
+
+
+def test_equal_plans_are_kept_once(repository, settings, tmp_path):
+    experiment = load_experiment(repository, settings)
+    digest = keep(experiment, tmp_path)
+    assert keep(experiment, tmp_path) == digest
+    other = load_experiment(repository, merge(settings, mixture(threads=2)))
+    assert keep(other, tmp_path) != digest
+    assert len(list(tmp_path.iterdir())) == 2
+    assert recall(digest, tmp_path).runs == experiment.runs
+
+
+def test_weights_kept_in_the_repository_are_found_from_elsewhere(repository, settings, elsewhere):
+    mine = {"scenarios": ["emoji"]}
+    _, parts = open_workflow(repository, merge(settings, mine), [], main=True)
+    kept = parts["emoji"]["config/base.json"].content["fit"]["kept"]
+    assert kept == str(repository / "config/teachers/emoji.safetensors")
+
+
+# ---- where results go
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("results", "results"),
+        ("./x/../results/", "results"),
+        ("~/results", "HOME/results"),
+        ("$SCRATCH/my runs", "SCRATCH/my runs"),
+        ("${SCRATCH}/é", "SCRATCH/é"),
+        ('it\'s "quoted" & (odd); x', 'it\'s "quoted" & (odd); x'),
+    ],
+)
+def test_a_results_folder_may_lie_anywhere(elsewhere, monkeypatch, text, path):
+    for name in ("HOME", "SCRATCH"):
+        monkeypatch.setenv(name, str(elsewhere / name))
+        (elsewhere / name).mkdir()
+        path = path.replace(name, str(elsewhere / name))
+    assert results_folder(text) == path
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("$NOWHERE/x", "whose variables are set"),
+        ("~nobody-of-this-name/x", "whose variables are set"),
+        ("$(touch ran)", "whose variables are set"),
+        ("a{b}", "without braces"),
+        ("a\nb", "control characters"),
+        ("a\0b", "control characters"),
+        ("", "a folder's path"),
+        (".", "a folder's path"),
+        ("-x", "a folder's path"),
+        (" x", "a folder's path"),
+        ("file", "file is a file"),
+        ("file/x", "file is a file"),
+        ("link", "link is a link to nothing"),
+        ("n" * 300, "names of at most 255"),
+    ],
+)
+def test_a_folder_that_cannot_be_is_one_line(elsewhere, repository, settings, text, expected):
+    (elsewhere / "file").write_text("")
+    (elsewhere / "link").symlink_to("nowhere")
+    mine = merge(settings, {**mixture(), "results": text})
+    with pytest.raises(SystemExit) as caught:
+        open_workflow(repository, mine, [], main=True)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert len(line) < 300
+    assert "results: " in line or text in line
+    assert expected in line
+    assert not (elsewhere / "ran").exists()
+
+
+def test_a_wrong_configuration_is_one_line_of_the_command_too(tmp_path, settings, capsys):
+    assert cli.main(overlay(tmp_path, settings, mixture(seeds=[]))) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("pdmd: mixture2d/")
+    assert "seeds: []" in line
