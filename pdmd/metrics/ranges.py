@@ -1,0 +1,53 @@
+"""What values a metric can have: for intervals, for levels in a configuration; without torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+SHARE = (0.0, 1.0)
+SIZE = (0.0, math.inf)  # distances, counts without a known end, costs
+ANY = (-math.inf, math.inf)  # unbiased estimates of a distance may fall below 0
+
+Range = tuple[float, float]
+
+RANGES: dict[str, Range] = {
+    **dict.fromkeys(("inliers", "coverage", "precision", "recall"), SHARE),
+    **dict.fromkeys(("accuracy", "accuracy_fine", "accuracy_coarse"), SHARE),
+    **dict.fromkeys(("tv", "tv_fine", "tv_coarse", "tv_free"), SHARE),
+    **dict.fromkeys(("entropy", "entropy_fine", "entropy_coarse", "entropy_free"), SHARE),
+    **dict.fromkeys(("dynamic", "control", "control_camera"), SHARE),
+    **dict.fromkeys(("cosine", "feature_cosine", "cosine_pixels", "cosine_uncentred"), (-1.0, 1.0)),
+    **dict.fromkeys(("modes_covered", "effective_modes", "modes_fine", "modes_coarse"), SIZE),
+    **dict.fromkeys(("modes_free", "density", "spread", "lpips"), SIZE),
+    **dict.fromkeys(("fid", "fid_teacher", "fvd", "fvd_teacher"), SIZE),
+    **dict.fromkeys(("flow", "speed", "speed_w1", "speed_w1_teacher"), SIZE),
+    **dict.fromkeys(("velocity_rmse", "relative_error", "trajectory_rmse"), SIZE),
+    **dict.fromkeys(("updates", "seconds", "forward_equivalents", "peak_memory_mb"), SIZE),
+    **dict.fromkeys(("layout", "detail"), SIZE),
+    **dict.fromkeys(("kid", "kid_teacher", "kvd", "kvd_teacher", "energy"), ANY),
+    "vendi": (1.0, math.inf),
+    "clip": (0.0, 100.0),
+}
+
+# Known modes of a prompt, or of all: styles x objects, directions x speeds.
+KNOWN_MODES = {
+    "digits": {"modes_covered": 50},
+    "emoji": {"modes_fine": 4, "modes_coarse": 16},
+    "moving": {"modes_free": 8},
+}
+
+
+def metric_range(name: str, data: Mapping[str, Any] | None = None) -> Range:
+    """The least and the greatest value of a metric; unbounded for an unknown name.
+
+    Args:
+        data: a config's `data`: its kind and size say how many modes are known.
+    """
+    low, high = RANGES.get(name, ANY)
+    if data is None:
+        return low, high
+    if data["kind"] == "grid" and name in ("modes_covered", "effective_modes"):
+        return low, float(data["per_side"] ** 2)
+    return low, float(KNOWN_MODES.get(data["kind"], {}).get(name, high))
