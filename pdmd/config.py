@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pdmd.catalogue import PROMPTED
+from pdmd.checks import (
+    BESIDE_METHODS,
+    BESIDE_SCENARIOS,
+    check_base,
+    check_name,
+    check_shares,
+    check_together,
+    check_validated,
+)
 from pdmd.checks import Config as Config
-from pdmd.checks import check_shares, check_together
+from pdmd.complaints import refusal, shown
 from pdmd.errors import UserError
+from pdmd.schema import check, partial
+from pdmd.scopes import PLACES, check_method, check_scenario
+from pdmd.yaml_files import plain, read_mapping
+from pdmd.yaml_files import read_yaml as read_yaml
 
 
 def merge(base: Config, diff: Config) -> Config:
@@ -23,97 +36,28 @@ def merge(base: Config, diff: Config) -> Config:
     return merged
 
 
-def read_yaml(path: Path) -> Any:
-    """Parse a YAML file. Raises UserError that names the file and line."""
-    import yaml
-
-    try:
-        return yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}: expected a readable YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: {reason}: expected valid YAML") from error
-
-
-def check(value: Any, schema: Config, where: str) -> None:
-    """Validate against a JSON schema. Raises UserError: where, key, value, what was expected."""
-    from jsonschema.exceptions import best_match
-
-    error = best_match(_validator()(schema).iter_errors(value))
-    if error is None:
-        return
-    key = ".".join(str(part) for part in error.absolute_path)
-    expected = _expectation(error)
-    if error.validator == "additionalProperties":
-        unknown = sorted(set(error.instance) - set(error.schema["properties"]))[0]
-        key, shown = f"{key}.{unknown}".lstrip("."), repr(error.instance[unknown])
-    else:
-        shown = repr(error.instance)
-    shown = shown if len(shown) < 80 else shown[:77] + "..."
-    raise UserError(f"{where}: {key or 'the file'}: {shown}: expected {expected}")
-
-
-def _validator() -> Any:
-    """JSON Schema with strict numbers: 4.0 is no integer, NaN and infinity are no numbers."""
-    from jsonschema import Draft202012Validator
-    from jsonschema.validators import extend
-
-    def integer(_: Any, value: Any) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool)
-
-    def number(_: Any, value: Any) -> bool:
-        return integer(_, value) or (isinstance(value, float) and math.isfinite(value))
-
-    types = {"integer": integer, "number": number}
-    return extend(
-        Draft202012Validator,
-        type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(types),
-    )
-
-
-def _expectation(error: Any) -> str:
-    """What the failed keyword wanted, in words."""
-    kind, wanted = error.validator, error.validator_value
-    words = {
-        "type": f"a value of type {wanted}",
-        "enum": f"one of {', '.join(map(str, wanted)) if isinstance(wanted, list) else wanted}",
-        "minimum": f"at least {wanted}",
-        "maximum": f"at most {wanted}",
-        "exclusiveMinimum": f"more than {wanted}",
-        "exclusiveMaximum": f"less than {wanted}",
-        "minItems": f"at least {wanted} entries",
-        "maxItems": f"at most {wanted} entries",
-        "uniqueItems": "no entry twice",
-        "pattern": f"a name that matches {wanted}",
-        "const": f"{wanted!r}",
-    }
-    if kind == "additionalProperties":
-        return f"a known key, one of {', '.join(sorted(error.schema['properties']))}"
-    if kind == "required":
-        missing = [name for name in wanted if name not in error.instance]
-        return f"the key {', '.join(missing)}"
-    return words.get(kind, error.message)
-
-
 class Experiment:
     """The whole configuration: scenarios, methods and every resolved run.
 
     Args:
         root: the repository; config/ and workflow/schemas/ lie below it.
         settings: the parsed config.yaml, overlays and command-line values already merged.
+    Raises:
+        UserError: something is wrong, whether it is asked for or not; one line says what and where.
     """
 
     def __init__(self, root: Path, settings: Config):
         self.root = root
         schemas = root / "workflow" / "schemas"
-        check(settings, read_yaml(schemas / "config.schema.yaml"), "config")
-        self.settings = settings
+        self.settings: Config = plain(settings, "config")
+        check(self.settings, read_yaml(schemas / "config.schema.yaml"), "config")
         self.run_schema = read_yaml(schemas / "run.schema.yaml")
-        self.methods: Config = read_yaml(root / "config" / "methods.yaml")
-        if not isinstance(self.methods, dict):
-            raise UserError("config/methods.yaml: the file: expected a mapping of methods")
-        self.scenarios: list[str] = settings["scenarios"]
+        self.methods: Config = read_mapping(root / "config" / "methods.yaml")
+        self.scenarios: list[str] = self.settings["scenarios"]
+        self._merged: dict[str, Config] = {}
+        self._check_diffs()
+        for scenario in self.scenarios:
+            self._check_shared(scenario)
         self.runs = {
             (scenario, method): self._resolve(scenario, method)
             for scenario in self.scenarios
@@ -121,34 +65,22 @@ class Experiment:
         }
         for run in self.runs:
             self.beside(*run)
+        check_validated(self.settings["validate"], self.scenarios, self.scenario)
 
     def scenario(self, name: str) -> Config:
         """One scenario's settings: defaults, its file, then the overlay."""
-        path = self.root / "config" / "scenarios" / f"{name}.yaml"
-        if not path.exists():
-            known = sorted(p.stem for p in path.parent.glob("*.yaml"))
-            raise UserError(f"config: scenarios: {name!r}: expected one of {', '.join(known)}")
-        diff = read_yaml(path)
-        if not isinstance(diff, dict):
-            raise UserError(f"{path}: {diff!r}: expected a mapping")
-        merged = merge(self.settings["defaults"], diff)
-        overrides = self.settings.get("overrides", {})
-        for unknown in set(overrides) - {"all", *(p.stem for p in path.parent.glob("*.yaml"))}:
-            raise UserError(f"config: overrides.{unknown}: expected `all` or a scenario's name")
-        for key in ("all", name):
-            merged = merge(merged, overrides.get(key, {}))
-        return merged
+        if name not in self._merged:
+            self._merged[name] = self._merge(name, ("all", name))
+        return self._merged[name]
+
+    def shared(self, scenario: str) -> Config:
+        """What the jobs that serve all methods of a scenario read: its run without a method."""
+        run = {key: value for key, value in self.scenario(scenario).items() if key != "methods"}
+        return run | {"results": self.settings["results"], "scenario": scenario}
 
     def method_names(self, scenario: str) -> list[str]:
         """The methods of a scenario, in the order of its tables."""
-        names = self.scenario(scenario).get("methods")
-        if not isinstance(names, list) or not names or len(set(map(str, names))) < len(names):
-            raise UserError(f"{scenario}: methods: {names!r}: expected a list of different methods")
-        for name in names:
-            if str(name) not in self.methods:
-                known = ", ".join(self.methods)
-                raise UserError(f"{scenario}: methods: {name!r}: expected one of {known}")
-        return names
+        return self._known_methods(scenario, self.scenario(scenario))
 
     def parts(self, scenario: str) -> dict[str, Config]:
         """Name below results/<scenario> -> what the jobs that read it need, and nothing else."""
@@ -186,39 +118,111 @@ class Experiment:
         """The method, a teacher, whose samples a method's are compared with; None: nobody's.
 
         Raises:
-            UserError: it is not among the scenario's methods, no teacher, or scored otherwise.
+            UserError: it is not among the scenario's methods, no teacher, scored otherwise, or
+                compared with itself in the end.
         """
         run = self.runs[scenario, method]
         if run["data"]["kind"] not in PROMPTED:
             return None
-        found: str = run["evaluate"]["beside"]
+        where, found = f"{scenario}/{method}", str(run["evaluate"]["beside"])
         if self.runs.get((scenario, found), {}).get("kind") != "teacher":
-            raise UserError(
-                f"{scenario}/{method}: evaluate.beside: {found!r}: expected a method of kind"
-                f" teacher among {', '.join(self.method_names(scenario))}"
-            )
+            names = ", ".join(self.method_names(scenario))
+            expected = f"a method of kind teacher among {names}"
+            raise refusal(where, "evaluate.beside", found, expected)
         spec, theirs = run["evaluate"], self.runs[scenario, found]["evaluate"]
         for key in ("samples", "video_samples", "networks"):
             if spec.get(key) != theirs.get(key):
-                raise UserError(
-                    f"{scenario}/{method}: evaluate.{key}: {spec.get(key)!r}: expected"
-                    f" {theirs.get(key)!r}, as of {found}, whose samples these are compared with"
-                )
-        return None if found == method else found
+                whose = f"as of {found}, whose samples these are compared with"
+                expected = f"{shown(theirs.get(key))}, {whose}"
+                raise refusal(where, f"evaluate.{key}", spec.get(key), expected)
+        last, after = method, found
+        for _ in self.methods:  # a chain is shorter than this, a ring is not
+            last, after = after, self.runs[scenario, after]["evaluate"]["beside"]
+            if (scenario, after) not in self.runs or after == last:
+                return None if found == method else found
+        raise refusal(where, "evaluate.beside", found, "teachers that are not compared in a ring")
+
+    def _merge(self, name: str, overrides: Iterable[str]) -> Config:
+        """Defaults, a scenario's file and some overrides, one over the other."""
+        path = self.root / "config" / "scenarios" / f"{name}.yaml"
+        if name not in self._files():
+            known = ", ".join(self._files())
+            raise refusal("config", "scenarios", name, f"one of {known}")
+        diff = read_mapping(path)
+        self._check_diff(path, "", diff)
+        merged = merge(self.settings["defaults"], diff)
+        for key in overrides:
+            merged = merge(merged, self.settings.get("overrides", {}).get(key, {}))
+        return merged
+
+    def _files(self) -> list[str]:
+        """The scenarios that have a file."""
+        return sorted(path.stem for path in (self.root / "config" / "scenarios").glob("*.yaml"))
+
+    def _check_diffs(self) -> None:
+        """Every diff that is written down, of whatever is not asked for too."""
+        for name, diff in self.methods.items():
+            where = "config/methods.yaml"
+            check(name, self.run_schema["properties"]["method"], where, name)
+            check_name(name, BESIDE_METHODS, where)
+            if not isinstance(diff, dict):
+                raise refusal(where, name, diff, "a mapping")
+            check(diff, self._diff_schema, f"{where}: {name}")
+            check_method(name, diff)
+        self._check_diff("config", "defaults", self.settings["defaults"])
+        overrides = self.settings.get("overrides", {})
+        for name, diff in overrides.items():
+            if name not in ("all", *self._files()):
+                expected = "`all` or a scenario's name"
+                raise refusal("config", f"overrides.{name}", diff, expected)
+            self._check_diff("config", f"overrides.{name}", diff)
+        for name in sorted(overrides.keys() - {"all", *self.scenarios}):
+            self._known_methods(name, self._merge(name, (name,)))
+
+    def _check_diff(self, where: Any, root: str, diff: Config) -> None:
+        """A scenario's file, or a part of the configuration: keys of scenarios alone."""
+        check_scenario(where, root, diff)
+        check(diff, self._scenario_schema, where, root)
+
+    @cached_property
+    def _diff_schema(self) -> Config:
+        """The schema of a method's diff over its scenario; `methods` is refused by name."""
+        found = partial(self.run_schema)
+        names = {"type": "array", "minItems": 1, "uniqueItems": True, "items": {"type": "string"}}
+        return {**found, "properties": {**found["properties"], "methods": names}}
+
+    @cached_property
+    def _scenario_schema(self) -> Config:
+        """The schema of a scenario's diff over the defaults."""
+        found = self._diff_schema["properties"].items()
+        own = {name: schema for name, schema in found if name not in PLACES}
+        return {**self._diff_schema, "properties": own}
+
+    def _known_methods(self, scenario: str, settings: Config) -> list[str]:
+        names: list[str] = settings.get("methods") or []
+        if not names:
+            raise refusal(scenario, "methods", names, "a list of different methods")
+        for name in names:
+            if name not in self.methods:
+                raise refusal(scenario, "methods", name, f"one of {', '.join(self.methods)}")
+        return names
+
+    def _check_shared(self, scenario: str) -> None:
+        """What serves all methods: above all the base network, where one is fitted."""
+        check_name(scenario, BESIDE_SCENARIOS, "config: scenarios")
+        shared, names = self.shared(scenario), self.method_names(scenario)
+        check({**shared, "method": "shared", "kind": "teacher"}, self.run_schema, scenario)
+        if {self.methods[name]["kind"] for name in names} != {"fit"}:
+            check_base(shared, scenario)
+            check_shares(shared["hardware"], "fit", shared["fit"]["batch"], scenario)
 
     def _resolve(self, scenario: str, method: str) -> Config:
-        diff = self.methods[method]
-        if not isinstance(diff, dict):
-            raise UserError(f"config/methods.yaml: {method}: {diff!r}: expected a mapping")
-        run = merge(self.scenario(scenario), diff)
-        run.pop("methods")
-        run |= {"results": self.settings["results"], "scenario": scenario, "method": method}
+        run = merge(self.shared(scenario), self.methods[method]) | {"method": method}
         where = f"{scenario}/{method}"
         check(run, self.run_schema, where)
         check_together(run, where)
-        for hardware, part in ((run["hardware"], run["kind"]), (self.hardware(scenario), "fit")):
-            if part != "teacher":
-                check_shares(hardware, part, run[part]["batch"], where)
+        if run["kind"] != "teacher":
+            check_shares(run["hardware"], run["kind"], run[run["kind"]]["batch"], where)
         return run
 
 

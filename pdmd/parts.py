@@ -72,10 +72,9 @@ def parts(experiment: Experiment, scenario: str, base: Path = Path()) -> dict[st
         base: the folder that weights kept in the repository are looked for in, where they are not
             found from the working directory.
     """
-    names = experiment.method_names(scenario)
-    shared = experiment.runs[scenario, names[0]]
+    shared = experiment.shared(scenario)
     found = {f"config/{part}.json": _part(shared, keys, base) for part, keys in SHARED.items()}
-    for name in names:
+    for name in experiment.method_names(scenario):
         run = experiment.runs[scenario, name]
         for part, keys in JOBS[run["kind"]].items():
             found[f"{name}/config/{part}.json"] = {"method": name, **_part(run, keys, base)}

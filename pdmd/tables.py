@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pdmd import provenance
+from pdmd.catalogue import FIDELITY as FIDELITY
 from pdmd.catalogue import PROMPTED, TABLES
 from pdmd.config import Config
 from pdmd.metrics.intervals import mean_interval
@@ -57,7 +58,6 @@ CAPTIONS = {
 }
 COST = ["updates", "seconds", "forward_equivalents", "peak_memory_mb"]
 
-FIDELITY = {"grid": "inliers", "digits": "density", "emoji": "density", "moving": "density"}
 EQUAL = {
     "emoji": ["coverage", "entropy_coarse", "tv_coarse", "accuracy"],
     "moving": [

@@ -22,7 +22,7 @@ TINY = {
     "distill": {"updates": 4, "batch": 4, "fake_updates": 1},
     "bank": {"rows": 8, "shard_rows": 8},
     "save": {"log_every": 2, "checkpoint_every": 2, "snapshots": 1},
-    "evaluate": {"samples": 120},
+    "evaluate": {"samples": 960},
 }
 
 
@@ -81,8 +81,8 @@ def test_every_twin_goes_through_the_chain(repository, tmp_path, scenario):
 
 
 def test_too_few_heldout_clips_for_first_frames_are_refused(repository, tmp_path):
-    parts = parts_of(repository, tmp_path, "movingi2v", {"data": {"heldout": 8}})
-    with pytest.raises(UserError, match=r"data\.heldout: 8: expected enough clips for one of"):
+    parts = parts_of(repository, tmp_path, "movingi2v", {"data": {"heldout": 48}})
+    with pytest.raises(UserError, match=r"data\.heldout: 48: expected enough clips for one of"):
         prepare(parts)
 
 
