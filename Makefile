@@ -66,13 +66,16 @@ format: .venv/.ready ## format all code
 
 lock: .venv/.ready ## pin what .venv holds, after adding what pyproject.toml asks for
 	@$(INSTALL) -e '.[dev]'
-	echo '# Every package of .venv at its exact version (Linux, Python 3.11). Regenerate with: make lock' > $@.new
-	.venv/bin/python -m pip freeze --all --exclude-editable --exclude pdmd --exclude pip >> $@.new
-	if grep -n ' @ ' $@.new; then
+	.venv/bin/python -m pip freeze --all --exclude-editable --exclude pdmd --exclude pip > $@.pins
+	if grep -n ' @ ' $@.pins; then
 		echo 'make lock: the packages above came from a path or an address, and cannot be pinned' >&2
-		rm $@.new
+		rm $@.pins
 		exit 1
 	fi
+	echo '# Every package of .venv at its exact version, with the digests of its files (Linux, Python 3.11).' > $@.new
+	echo '# Regenerate with: make lock' >> $@.new
+	.venv/bin/uv pip compile --quiet --no-deps --generate-hashes --no-annotate --no-header --python-version 3.11 - < $@.pins >> $@.new
+	rm $@.pins
 	mv $@.new requirements.lock
 	touch .venv/.ready
 
@@ -105,7 +108,7 @@ clean: ## drop caches and have .venv made afresh; results stay
 		rm -rf .venv
 		"$$base" -m venv .venv
 	fi
-	$(INSTALL) --no-deps -r requirements.lock
+	$(INSTALL) --no-deps --require-hashes -r requirements.lock
 	$(INSTALL) --no-deps -e .
 	touch $@
 	echo "... .venv is ready after $$SECONDS s"

@@ -30,13 +30,14 @@ def _config(text: str) -> Config:
 
 
 def _resolve(args: argparse.Namespace) -> None:
-    from pdmd.config import merge, read_yaml
+    from pdmd.config import merge
     from pdmd.parts import write_parts
     from pdmd.plan import read_workflow
+    from pdmd.yaml_files import read_mapping
 
-    settings = read_yaml(args.root / "config" / "config.yaml")
+    settings = read_mapping(args.root / "config" / "config.yaml")
     for overlay in args.configfile:
-        settings = merge(settings, read_yaml(overlay) or {})
+        settings = merge(settings, read_mapping(overlay))
     for parts in write_parts(read_workflow(args.root, settings), args.root).values():
         for part in parts.values():
             print(part.path)

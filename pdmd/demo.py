@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pdmd.config import Experiment, read_yaml
+from pdmd.config import Experiment
 from pdmd.errors import UserError
 from pdmd.plan import read_workflow
 from pdmd.storage import read_json, write_json
 from pdmd.work import describe, running, training_jobs, work_done
+from pdmd.yaml_files import read_mapping
 
 HEADLINES = (
     ("mixture2d", "modes"),
@@ -166,10 +167,10 @@ def _experiment(arguments: Sequence[str]) -> Experiment:
         raise UserError(f"demo: {reason.rpartition('error: ')[2]}") from None
     if given.directory or given.snakefile:
         raise UserError("demo: --directory, --snakefile: expected Snakemake itself for these")
-    settings = read_yaml(CONFIG)
+    settings = read_mapping(CONFIG)
     try:
         for path in given.configfile or ():
-            read_yaml(Path(path))  # what is wrong with it is said in one line
+            read_mapping(Path(path))  # what is wrong with it is said in one line
         wanted = ConfigSettings(
             config=parse_config(given.config), configfiles=given.configfile or ()
         )

@@ -36,14 +36,14 @@ def open_workflow(
         root: the repository; settings: as Snakemake merged them out of `files` and its command
             line; main: whether this process plans, or does a job that was planned before.
     """
-    from pdmd.config import read_yaml
+    from pdmd.yaml_files import read_mapping
 
     try:
         if not main and VARIABLE in os.environ:
             experiment = recall(os.environ[VARIABLE])
             return experiment, resolved(experiment, root)
         for file in files:
-            read_yaml(Path(file))  # Snakemake takes the last of a key given twice
+            read_mapping(Path(file))  # Snakemake takes the last of a key given twice
         experiment = read_workflow(root, settings)
         parts = write_parts(experiment, root)
         os.environ[VARIABLE] = keep(experiment)

@@ -59,9 +59,7 @@ class Requests:
         """Fitting the base network of a scenario, in one run."""
 
         def run(wildcards: Any) -> Config:
-            names = self.experiment.method_names(wildcards.scenario)
-            hardware = self.experiment.hardware(wildcards.scenario)
-            return {**self.experiment.runs[wildcards.scenario, names[0]], "hardware": hardware}
+            return self.experiment.shared(wildcards.scenario)
 
         return _training(run, lambda wildcards: fit_work(run(wildcards), 1), 1, "fit")
 

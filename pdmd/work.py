@@ -70,7 +70,7 @@ def training_jobs(experiment: Experiment) -> list[Job]:
         folder = Path(experiment.settings["results"]) / scenario
         methods = experiment.method_names(scenario)
         if experiment.select(scenario, ["distill", "teacher"]):
-            run = experiment.runs[scenario, methods[0]]
+            run = experiment.shared(scenario)
             work = 0.0 if run["fit"].get("kept") else fit_work(run, 1)
             jobs.append(Job(f"{scenario} base", folder / "base/model.safetensors", work))
         for method in methods:

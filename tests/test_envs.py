@@ -32,13 +32,17 @@ def pip_section(conda: dict) -> list[str]:
 
 
 def pins(lock: str) -> dict[str, str]:
-    """Package name -> exact version; ValueError for a line that is neither a pin nor a comment."""
+    """Package name -> exact version; ValueError for what is neither a pin, with digests of its
+    files, nor a comment."""
     found = {}
-    for line in lock.splitlines():
-        if line.startswith("#"):
+    for entry in lock.replace("\\\n", "").splitlines():
+        line, *digests = entry.split("--hash=")
+        if entry.startswith("#"):
             continue
-        if not (match := re.fullmatch(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.+!]+)", line)):
+        if not (match := re.fullmatch(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.+!]+) +", line)):
             raise ValueError(f"requirements.lock: {line!r} is not name==version")
+        if not all(re.fullmatch(r"sha256:[0-9a-f]{64} *", digest) for digest in digests or [""]):
+            raise ValueError(f"requirements.lock: {line!r} has no digests of its files")
         found[canonicalize_name(match[1])] = match[2]
     return found
 
@@ -125,14 +129,21 @@ def test_the_lock_is_what_is_installed():
 
 
 def test_the_lock_is_sorted_and_names_each_package_once():
-    names = [line.split("==")[0] for line in LOCK.splitlines() if not line.startswith("#")]
+    names = [line.split("==")[0] for line in LOCK.splitlines() if line[0] not in "# "]
     assert names == sorted(names, key=str.lower)
     assert len(names) == len(pins(LOCK))
 
 
 @pytest.mark.parametrize(
-    "line", ["torch @ file:///tmp/torch.whl", "--index-url https://example.org", "torch>=2"]
+    "line",
+    [
+        "torch @ file:///tmp/torch.whl",
+        "--index-url https://example.org",
+        "torch>=2",
+        "torch==2.14.1",  # without digests
+        "torch==2.14.1 --hash=md5:0",
+    ],
 )
 def test_control_anything_but_a_pin_is_refused(line):
-    with pytest.raises(ValueError, match=re.escape(line)):
+    with pytest.raises(ValueError, match=re.escape(line.partition(" --hash")[0])):
         pins(LOCK + line)

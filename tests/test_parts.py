@@ -184,7 +184,7 @@ def test_another_overlay_adds_files_and_touches_none(tmp_path, settings):
     assert cli.main(overlay(tmp_path, settings, mixture(distill={"updates": 77}))) == 0
     assert {path: path.read_bytes() for path in before} == before
     assert {path: path.stat().st_mtime_ns for path in before} == dates
-    new = {path for path in folder.rglob("*.json")} - before.keys()
+    new = set(folder.rglob("*.json")) - before.keys()
     assert {path.name.partition(".")[0] for path in new} == {"distill"}  # control: it wrote some
 
 
