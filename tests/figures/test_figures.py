@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from pdmd import outputs
 from pdmd.catalogue import FIGURES, TABLES
 from pdmd.config import Config, read_yaml
 from pdmd.digits import CLASSES, fit_codec
@@ -208,15 +209,21 @@ def test_a_failed_drawing_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def inputs(configs: list[dict[str, Any]]) -> list[Path]:
+    """What the rule of a scenario's figures declares."""
+    data = outputs.figure_data(configs[0])
+    return [*data, *(path for config in configs for path in outputs.figure_reads(config))]
+
+
 def test_provenance_names_what_was_read(finished: Finished) -> None:
     configs, _ = finished
     provenance = read_json(Paths(configs[0]).scenario / "figures" / "provenance.json")
-    assert set(provenance["inputs_sha256"]) == {str(path) for path in results.inputs(configs)}
+    assert set(provenance["inputs_sha256"]) == set(map(str, inputs(configs)))
 
 
 def test_each_missing_input_stops_the_drawing(scenario: Scenario) -> None:
     configs = scenario("grid", [1, 2], ["teacher", "phased2"])
-    for path in results.inputs(configs):
+    for path in inputs(configs):
         content = path.read_bytes()
         path.unlink()
         with pytest.raises((OSError, UserError)):

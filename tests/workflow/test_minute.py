@@ -1,12 +1,17 @@
+import csv
 import json
 import re
+import shlex
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
 
+from pdmd import cli
 from pdmd.catalogue import FIGURES, TABLES
 from pdmd.config import Experiment, merge, read_yaml
+from pdmd.digests import RECORDS
 from pdmd.storage import load_metadata, read_json, sha256
 
 pytestmark = pytest.mark.slow
@@ -36,6 +41,7 @@ def finished(tmp_path_factory, repository, snakemake):
         leave = shutil.ignore_patterns("__pycache__")
         shutil.copytree(repository / name, folder / name, ignore=leave)
     shutil.copy(repository / "Snakefile", folder)
+    shutil.copy(Path(__file__).with_name("watch.py"), folder / "sitecustomize.py")
     run(snakemake, folder, *MINUTE)
     return folder
 
@@ -124,6 +130,100 @@ def test_provenance_says_what_made_a_file(results, finished, experiment):
             assert any(name.endswith("base/model.safetensors") for name in found["inputs_sha256"])
             experts = [name for name in found["inputs_sha256"] if f"seed{seed}/phase" in name]
             assert bool(experts) == (number > 1)
+
+
+def declared(finished, snakemake):
+    """Command of a job -> what its rule declares, (inputs, outputs)."""
+    done = snakemake(finished, "--detailed-summary", *MINUTE)
+    rows = list(csv.DictReader(done.stdout.splitlines(), delimiter="\t"))
+    found = {}
+    for row in rows:
+        inputs, outputs = found.setdefault(tuple(shlex.split(row["shellcmd"])), (set(), set()))
+        inputs.update(row["input-file(s)"].split(","))
+        outputs.add(row["output_file"])
+    return found
+
+
+def undeclared(paths, known):
+    """Files below the results folder that are neither known nor in a folder that is."""
+    state = "results/minute/.state/"
+    mine = {path for path in paths if path.startswith("results/") and not path.startswith(state)}
+    return {p for p in mine - known if not any(p.startswith(f"{one}/") for one in known)}
+
+
+def test_jobs_read_and_write_what_their_rules_declare(finished, snakemake):
+    watched = [json.loads(p.read_text()) for p in (finished / "watched").glob("*.json")]
+    rules, seen = declared(finished, snakemake), set()
+    for process in watched:
+        command = tuple(process["command"])
+        if command not in rules:
+            continue  # the report, or a worker
+        seen.add(command)
+        inputs, outputs = rules[command]
+        written = set(process["written"])
+        assert undeclared(written, outputs) == set(), command
+        assert outputs - written <= {p for p in outputs if p.endswith("/bank")}, command
+        beside = {str(Path(p).with_name(name)) for p in inputs for name in RECORDS}
+        assert undeclared(set(process["read"]), inputs | outputs | beside) == set(), command
+    assert seen == rules.keys()  # control: every job was watched
+    everything = {path for process in watched for path in process["read"]}
+    assert undeclared(everything, set())  # control: and seen to read
+
+
+LOST = {  # what is deleted -> what makes it again
+    "mixture2d/dmd2/seed1/frontier.csv": "evaluate_students_mixture2d",
+    "mixture2d/dmd2/seed2/exits.csv": "evaluate_students_mixture2d",
+    "mixture2d/phased2/seed1/boundary.json": "evaluate_students_mixture2d",
+    "emoji/phased2/seed1/experts.csv": "evaluate_experts_emoji",
+    "emoji/teacher/seed1/evaluation.json": "evaluate_teachers_emoji",
+    "digits/data/judging.json": "classifier",
+    "mixture2d/dmd2/seed1/provenance.json": "sample_mixture2d",
+    "mixture2d/tables/provenance.json": "tables_mixture2d",
+}
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_a_file_that_is_deleted_is_made_again(finished, results, snakemake, name):
+    path = results / name
+    kept = path.with_name(path.name + ".kept")
+    path.rename(kept)  # its date stays
+    try:
+        assert LOST[name] in planned(snakemake(finished, "-n", *MINUTE))
+    finally:
+        kept.rename(path)
+    assert planned(snakemake(finished, "-n", *MINUTE)) == set()  # control
+
+
+@pytest.mark.parametrize(
+    "name", ["dmd2/seed1/frontier.csv", "dmd2/seed1/exits.csv", "phased2/seed2/phase1/metrics.json"]
+)
+def test_half_a_file_is_no_row_of_a_table(finished, results, monkeypatch, capsys, name):
+    monkeypatch.chdir(finished)
+    parts = sorted((results / "mixture2d").glob("*/config/table.*.json"))
+    arguments = ["tables", "--configs", *map(str, parts)]
+    assert cli.main(arguments) == 0  # control
+    path = results / "mixture2d" / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    try:
+        assert cli.main(arguments) == 2
+    finally:
+        path.write_bytes(whole)
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("pdmd: ")]
+    assert str(path.relative_to(finished)) in line
+
+
+def test_code_that_draws_is_an_input_of_what_it_draws(finished, snakemake):
+    """A changed table is made again, and nothing is trained or scored for it."""
+    path = finished / "pdmd" / "tables.py"
+    text = path.read_text()
+    path.write_text(text.replace("Mean and 95% interval", "Means and 95% intervals"))
+    try:
+        plan = planned(snakemake(finished, "-n", *MINUTE))
+    finally:
+        path.write_text(text)
+    assert kinds(plan) == {"tables", "figures"}  # figures share the readers of tables
+    assert planned(snakemake(finished, "-n", *MINUTE)) == set()
 
 
 def test_costs_and_restarts_are_on_record(results, experiment):
