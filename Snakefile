@@ -1,10 +1,8 @@
-import os
-import sys
 from pathlib import Path
 
 from snakemake.utils import min_version
 
-from pdmd.plan import VARIABLE, open_workflow
+from pdmd.plan import VARIABLE, open_workflow, settings_file
 
 min_version("9.0")
 
@@ -15,8 +13,6 @@ configfile: str(Path(workflow.basedir) / "config" / "config.yaml")
 report: "workflow/report/workflow.rst"
 
 
-# Jobs run in the environment of this Snakemake, whether or not a shell has activated it.
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
 experiment, CONFIGS = open_workflow(
     Path(workflow.basedir), config, workflow.configfiles, workflow.is_main_process
 )
@@ -51,7 +47,7 @@ rule all:
 
 onsuccess:
     if list(Path(RESULTS).glob("*/tables")):  # a part, as of teachers alone, may have none
-        settings = PLANS / os.environ[VARIABLE] / SETTINGS
+        settings = settings_file()
         shell(
             "python -m pdmd report --results {RESULTS:q} --settings {settings:q}"
             " -- --snakefile {workflow.main_snakefile:q}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +31,8 @@ def open_workflow(
 ) -> tuple[Experiment, dict[str, dict[str, Part]]]:
     """For the Snakefile: the experiment, and what its jobs read, written where it is missing.
 
-    A mistake ends the program with one line.
+    A mistake ends the program with one line. Jobs inherit this Python, whether or not a shell has
+    activated its environment, and the digest of the plan.
 
     Args:
         root: the repository; settings: as Snakemake merged them out of `files` and its command
@@ -38,6 +40,8 @@ def open_workflow(
     """
     from pdmd.yaml_files import read_mapping
 
+    python = str(Path(sys.executable).parent)
+    os.environ["PATH"] = os.pathsep.join(filter(None, (python, os.environ.get("PATH"))))
     try:
         if not main and VARIABLE in os.environ:
             experiment = recall(os.environ[VARIABLE])
@@ -89,6 +93,11 @@ def keep(experiment: Experiment, plans: Path = PLANS) -> str:
         if not folder.exists():  # else another process was as fast
             raise UserError(f"{plans}: {error.strerror}: expected a folder to write to") from error
     return digest
+
+
+def settings_file() -> Path:
+    """The merged settings of this process's plan."""
+    return PLANS / os.environ[VARIABLE] / SETTINGS
 
 
 def recall(digest: str, plans: Path = PLANS) -> Experiment:

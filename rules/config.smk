@@ -3,7 +3,6 @@
 # its own sections, not on files' dates: a change runs again only what it concerns.
 from pdmd import outputs
 from pdmd.catalogue import PROMPTED
-from pdmd.plan import PLANS, SETTINGS
 from pdmd.resources import Requests, light
 from pdmd.sources import drawing_code, scoring_code
 from pdmd.storage import fingerprint
