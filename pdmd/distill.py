@@ -146,10 +146,18 @@ def clip_gradients(parameters: Sequence[Tensor], norms: Tensor, limit: float) ->
 def average_gradients(world: World, parameters: Sequence[Tensor], loss: Tensor) -> Tensor:
     """Average gradients over all processes, in place; returns the (runs,) loss, averaged as well.
 
-    Losses are means over equal shares of the batch, so this gives the whole batch's.
+    Losses are means over equal shares of the batch, so this gives the whole batch's.  Two experts
+    of one network may be used in different processes: a gradient that a process lacks is zero, and
+    a parameter that no process used is left without one, as in a single process.
     """
     loss = loss.detach().clone()
-    world.average([*(p.grad for p in parameters if p.grad is not None), loss])
+    if world.size == 1:
+        return loss
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    used = loss.new_tensor([p.grad is not None for p in parameters])
+    world.average([*grads, used, loss])  # of one size everywhere: it depends on no process's rows
+    for p, grad, share in zip(parameters, grads, used.tolist(), strict=True):
+        p.grad = grad if share > 0 else None
     return loss
 
 

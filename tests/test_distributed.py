@@ -1,5 +1,6 @@
 """Training in several processes; the real ones are two that torchrun starts, over gloo."""
 
+import contextlib
 import json
 import os
 import random
@@ -14,16 +15,22 @@ import pytest
 import torch
 
 from pdmd import stages
-from pdmd.distill import average_gradients, spread
+from pdmd.checkpoint import state_tensors
+from pdmd.data import MixtureData
+from pdmd.distill import NoiseStarts, PhaseTrainer, Recipe, Roles, average_gradients, spread
 from pdmd.distributed import ALONE, World, join
 from pdmd.draws import Stream
 from pdmd.errors import UserError
 from pdmd.fit import FitRecipe, FitTrainer
 from pdmd.flow import RECTIFIED
+from pdmd.launch import free_port
 from pdmd.models.base import Space
+from pdmd.models.experts import Experts
 from pdmd.models.factory import build
+from pdmd.models.mixture import GaussianMixture
+from pdmd.phases import split_phases
 from pdmd.rollout import exit_steps
-from pdmd.storage import load_tensors, read_json, write_json
+from pdmd.storage import load_tensors, read_json, save_tensors, write_json
 
 SEEDS = [1, 2]
 JOBS = [
@@ -277,6 +284,155 @@ def test_one_process_goes_on_from_what_two_have_saved(chain, copied, tiny, singl
         mine = expert(copied, seed)
         path = single / f"results/mixture2d/dmd2/seed{seed}/phase1/expert.safetensors"
         assert relative(load_tensors(path), mine) < 1e-5
+
+
+# ---- two experts, each used by the processes that have rows for it
+
+
+def in_processes(count, work, folder):
+    """What work(world) -> tensors gives in each of so many forked processes, over gloo."""
+    folder.mkdir()
+    port, children = free_port(random.randrange(30000, 60000)), []
+    sys.stdout.flush()
+    for rank in range(count):
+        child = os.fork()
+        if child == 0:
+            values = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_PORT": port}
+            os.environ.update({name: str(value) for name, value in values.items()})
+            os.environ["MASTER_ADDR"] = "127.0.0.1"
+            with contextlib.suppress(BaseException), join() as world:
+                save_tensors(folder / f"{rank}.safetensors", work(world))
+            os._exit(0)
+        children.append(child)
+    for child in children:
+        os.waitpid(child, 0)
+    return [load_tensors(folder / f"{rank}.safetensors") for rank in range(count)]
+
+
+def unpadded(world, parameters, loss):
+    """The control: gradients that a process lacks are left out of its exchange."""
+    loss = loss.detach().clone()
+    world.average([*(p.grad for p in parameters if p.grad is not None), loss])
+    return loss
+
+
+def three_parameters(world, average):
+    """The first used in process 0 alone, the second in process 1, the third nowhere."""
+    parameters = [torch.nn.Parameter(torch.zeros(2)) for _ in range(3)]
+    if world.rank < 2:
+        parameters[world.rank].grad = torch.full((2,), 30.0 * (world.rank + 1))
+    loss = average(world, parameters, torch.tensor([float(world.rank)]))
+    found = {f"{i}": p.grad for i, p in enumerate(parameters) if p.grad is not None}
+    return {**found, "loss": loss}
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_a_gradient_that_a_process_lacks_is_zero(tmp_path, processes):
+    found = in_processes(
+        processes, lambda w: three_parameters(w, average_gradients), tmp_path / "x"
+    )
+    for rank in range(processes):
+        assert found[rank].keys() == {"0", "1", "loss"}  # nobody's gradient is nowhere
+        assert found[rank]["0"].tolist() == [pytest.approx(30 / processes)] * 2
+        assert found[rank]["1"].tolist() == [pytest.approx(60 / processes)] * 2
+        assert found[rank]["loss"].tolist() == [pytest.approx((processes - 1) / 2)]
+
+
+def test_gradients_left_out_of_an_exchange_mix_with_others(tmp_path):
+    """The control: buffers of one size, and nobody is told."""
+    first, second = in_processes(2, lambda w: three_parameters(w, unpadded), tmp_path / "x")
+    assert first["0"].tolist() == second["1"].tolist() == [45.0] * 2
+
+
+def two_experts(trainable=True):
+    """A network of two experts, high noise and low, that can be told apart."""
+    high, low = (build({"kind": "mlp", "width": 8, "depth": 1}, Space((2,)), 1, i) for i in (1, 2))
+    return Experts(high, low, 0.6).requires_grad_(trainable)
+
+
+MIXTURE = GaussianMixture(torch.tensor([[1.0, 0.0], [-1.0, 0.5]]), torch.tensor([0.5, 0.5]), 0.3)
+
+
+def fit_trainer(batch, world):
+    recipe = FitRecipe(12, batch, lr=1e-2, ema=0.9, time="uniform", weight_decay=0.1)
+    return FitTrainer(RECTIFIED, recipe, two_experts(), MixtureData(MIXTURE), [3], None, world)
+
+
+def phase_trainer(batch, world):
+    values = {
+        "updates": 12,
+        "batch": batch,
+        "fake_updates": 2,
+        "generator_lr": 2e-3,
+        "fake_lr": 4e-3,
+        "betas": (0.0, 0.999),
+        "weight_decay": 0.1,
+        "clip": 1.0,
+        "ema": 0.9,
+        "decay": 0.1,
+        "backward": "exit",
+        "exits": "stratified",
+        "target": "unbiased",
+        "gradient": "normalised",
+        "normaliser": "batch",
+    }
+    (phase,) = split_phases(4, (4,), 1.0, "nested", 0.02)
+    starts = NoiseStarts(RECTIFIED, [], phase.times, (2,), lambda stream, batch: None)
+    roles = Roles(MIXTURE, two_experts(), two_experts(), two_experts(False))
+    return PhaseTrainer(RECTIFIED, phase, Recipe(**values), roles, starts, [3], world)
+
+
+def train_experts(make, batch, world):
+    """Everything that a trainer holds after twelve updates, and which parameters each one used."""
+    trainer = make(batch, world)
+    used, step = [], torch.optim.AdamW.step
+
+    def watch(self):
+        used.append([p.grad is not None for group in self.param_groups for p in group["params"]])
+        return step(self)
+
+    for optimizer in trainer.optimizers.values():
+        optimizer.step = watch.__get__(optimizer)
+    values = [trainer.update(number) for number in range(12)]
+    logged = {name: torch.stack([value[name] for value in values]) for name in values[0]}
+    state = state_tensors(trainer.modules, trainer.optimizers)
+    return {**state, "used": torch.tensor(used), **{f"log/{k}": v for k, v in logged.items()}}
+
+
+def apart_from(one, other):
+    """The largest difference of any tensor, over its size."""
+    return max(
+        float((one[name].double() - other[name].double()).abs().max())
+        / max(1e-3, float(one[name].double().abs().max()))
+        for name in one
+    )
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("make", [fit_trainer, phase_trainer])
+def test_experts_on_several_processes_train_as_in_one(tmp_path, make, processes):
+    """A sample a process: an expert's rows are in some processes, in all or in none."""
+    single = train_experts(make, processes, ALONE)
+    found = in_processes(processes, lambda w: train_experts(make, processes, w), tmp_path / "x")
+    for name, tensor in found[0].items():
+        assert all(torch.equal(tensor, other[name]) for other in found), name
+    assert found[0].keys() == single.keys()
+    assert apart_from(single, found[0]) < 1e-4
+    # Adam leaves an expert without rows as it is, its decay and its count of steps included.
+    assert torch.equal(found[0]["used"], single["used"])
+    steps = [name for name in single if name.endswith("/step")]
+    assert all(torch.equal(found[0][name], single[name]) for name in steps)
+    assert not single["used"].all()  # control: there were such updates
+
+
+@pytest.mark.parametrize("make", [fit_trainer, phase_trainer])
+def test_experts_whose_gradients_are_left_out_train_otherwise(tmp_path, make, monkeypatch):
+    """The control of the test above."""
+    for module in ("distill", "fit"):
+        monkeypatch.setattr(f"pdmd.{module}.average_gradients", unpadded)
+    single = train_experts(make, 2, ALONE)
+    found = in_processes(2, lambda w: train_experts(make, 2, w), tmp_path / "x")
+    assert apart_from(single, found[0]) > 1e-2
 
 
 # ---- shares
