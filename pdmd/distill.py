@@ -252,7 +252,8 @@ class PhaseTrainer:
             out = simulate_to_end(self.flow, self.roles.generator, phase, x, condition)
         else:
             if recipe.exits == "stratified":
-                exits = self.world.share(exit_steps(phase, recipe.batch, self.runs), self.runs)
+                exits = exit_steps(phase, recipe.batch, self.runs, stream)  # the whole batch's
+                exits = self.world.share(exits, self.runs)
             elif recipe.exits == "last":
                 exits = torch.full((len(x),), phase.last - 1)
             else:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pdmd.draws import Stream
 from pdmd.flow import Flow, per_sample, predict_x0, step_to
 from pdmd.models.base import Condition, VelocityField, take
 from pdmd.objectives import full_like_time
@@ -34,14 +35,26 @@ class Rollout:
     calls: float
 
 
-def exit_steps(phase: Phase, batch: int, runs: int) -> Tensor:
-    """Stratified exit steps, (batch * runs,), ascending: an equal share of rows for each step.
+def exit_steps(phase: Phase, batch: int, runs: int, stream: Stream | None = None) -> Tensor:
+    """Stratified exit steps, (batch * runs,), ascending in each run: an equal share for each step.
 
-    Rows are exchangeable, so this has the uniform law of one draw per update with less variance,
-    and every simulation stops paying for a row once that row has left.
+    Where the batch is no multiple of the steps, each run draws lots for which steps get one row
+    more, so that the shares are equal over many updates.  Rows are exchangeable, so this has the
+    uniform law of one draw per update with less variance, and every simulation stops paying for a
+    row once that row has left.
+
+    Args:
+        stream: of the update; the lots come from a stream beside it.  Without one the rows left
+            over always go to the same steps.
     """
-    share = torch.arange(batch) * (phase.last - phase.first) // batch
-    return phase.first + share.repeat_interleave(runs)
+    steps = phase.last - phase.first
+    share = torch.arange(batch) * steps // batch
+    if stream is None or batch % steps == 0:
+        return phase.first + share.repeat_interleave(runs)
+    lots = stream.beside("exits").order(steps)  # (runs, steps)
+    counts = batch // steps + (lots < batch % steps).long()
+    own = [torch.arange(steps).repeat_interleave(count) for count in counts]
+    return phase.first + torch.stack(own, 1).flatten()
 
 
 def simulate_to_end(
@@ -70,7 +83,7 @@ def simulate_to_exit(
 
     Args:
         x: (N, ...) rows at the phase's first step.
-        exits: (N,) grid indices, first <= exit < last; cheapest in ascending order.
+        exits: (N,) grid indices, first <= exit < last; cheapest where each run's ascend.
         runs: rows are taken in groups of this size, as stacked networks want them.
     """
     calls = 1.0

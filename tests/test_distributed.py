@@ -1,6 +1,7 @@
 """Training in several processes; the real ones are two that torchrun starts, over gloo."""
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -464,6 +465,26 @@ def test_every_share_has_its_part_of_every_exit_step(tiny, chain):
         assert share.bincount().tolist() == [8] * 4
         assert share.tolist() == sorted(share.tolist())  # cheapest so
     assert whole[:32].bincount().tolist() == [16] * 2  # control: halves as they lie
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 5, 6, 8])
+def test_the_shares_of_a_lot_are_parts_of_one_batch(batch):
+    """Every process draws the same lots, so that no row's exit is drawn twice or lost."""
+    for steps, size in itertools.product((1, 2, 3, 4), (1, 2, 3)):
+        if batch % size:
+            continue
+        (phase,) = split_phases(steps, (steps,), 1.0, "nested", 0.02)
+        for step in range(20):
+            shares = []
+            for rank in range(size):
+                world = World(rank, size)
+                stream = Stream(SEEDS, step, "fake0", "cpu", world.samples)
+                stream.normal(batch, (2,))  # what was drawn before decides nothing
+                shares.append(world.share(exit_steps(phase, batch, 2, stream), 2).view(-1, 2))
+            whole = exit_steps(phase, batch, 2, Stream(SEEDS, step, "fake0")).view(-1, 2)
+            assert torch.equal(torch.cat(shares).sort(0).values, whole)
+            assert {len(share) for share in shares} == {batch // size}
+            assert all(torch.equal(share, share.sort(0).values) for share in shares)
 
 
 def test_one_process_shares_nothing_out():

@@ -38,6 +38,44 @@ def test_seeds_fit_a_torch_generator():
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
+def test_a_torch_generator_takes_the_low_32_bits_of_a_seed(draw):
+    """The other 31 decide nothing: two streams in 2^32 draw the same numbers."""
+    seeds = [0x1234567_89ABCDEF, 0x7654321_89ABCDEF, 0x1234567_89ABCDEE]
+    streams = [Stream([0], 0, "x") for _ in seeds]
+    for stream, seed in zip(streams, seeds, strict=True):
+        stream.generators = [torch.Generator().manual_seed(seed)]
+    one, same, other = map(draw, streams)
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)  # control: another low bit
+
+
+def test_few_streams_of_a_job_draw_the_same_numbers():
+    """As many as said: n^2 / 2^33 pairs."""
+    count = 300_000
+    seeds = {stream_seed(0, step, "generator") % 2**32 for step in range(count)}
+    pairs, wanted = count - len(seeds), count**2 / 2**33
+    assert abs(pairs - wanted) < 4 * wanted**0.5
+    whole = {stream_seed(0, step, "generator") for step in range(10_000)}
+    assert len(whole) == 10_000  # control: the names' own digests do not collide
+
+
+def test_an_order_is_one_of_all_alike():
+    orders = torch.cat([Stream([4, 5], step, "x").order(3) for step in range(3000)])
+    assert orders.sort(1).values.unique(dim=0).tolist() == [[0, 1, 2]]
+    kinds, counts = orders.unique(dim=0, return_counts=True)
+    assert len(kinds) == 6
+    assert (counts - 1000).abs().max() < 4 * 1000**0.5
+    together, alone = Stream([4, 5], 0, "x").order(9), Stream([5], 0, "x").order(9)
+    assert torch.equal(together[1:], alone)
+
+
+def test_a_stream_beside_another_has_numbers_of_its_own(draw):
+    stream = Stream([4, 5], 0, "x", share=slice(1, None, 2))
+    assert torch.equal(draw(stream.beside("y")), draw(Stream([4, 5], 0, "x/y")))  # not the share
+    assert not torch.equal(draw(stream.beside("y")), draw(stream.beside("z")))
+    assert torch.equal(draw(stream), draw(Stream([4, 5], 0, "x", share=slice(1, None, 2))))
+
+
 def test_the_seed_of_a_name_never_changes():
     """A resumed run on another machine must draw the same; Python's own hash would not."""
     assert stream_seed(0, 0, "fake0") == 2348050460631087370

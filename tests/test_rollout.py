@@ -181,6 +181,85 @@ def test_stratified_exits_have_equal_shares(batch):
     assert drawn.bincount(minlength=4).unique().numel() > 1
 
 
+def shares_of(phase: Phase, batch: int, updates: int, lots: bool = True) -> Tensor:
+    """The share of rows that left at each step, over many updates."""
+    found = [
+        exit_steps(phase, batch, 1, Stream([7], update, "fake0") if lots else None)
+        for update in range(updates)
+    ]
+    return torch.cat(found).bincount(minlength=phase.last)[phase.first :] / (batch * updates)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 5, 6, 8])
+def test_every_step_is_the_exit_equally_often_whatever_the_batch(batch):
+    updates = 3000
+    for boundaries in ((1, 4), (2, 4), (3, 4), (4,)):
+        phase = phases(*boundaries)[-1]
+        steps = phase.last - phase.first
+        rest = batch % steps  # rows of an update that are drawn, so many of `steps` to each
+        noise = (rest / steps * (1 - rest / steps) / updates) ** 0.5 / batch
+        assert (shares_of(phase, batch, updates) - 1 / steps).abs().max() < 4 * noise + 1e-6
+    even = shares_of(phases(4)[0], batch, 10, lots=False)  # control: the same steps always
+    assert (float((even - 1 / 4).abs().max()) > 0.03) == (batch % 4 != 0)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 5, 6, 7, 8, 192])
+def test_lots_give_a_step_one_row_more_at_most(batch):
+    (phase,) = phases(4)
+    for update in range(50):
+        exits = exit_steps(phase, batch, 2, Stream([7, 8], update, "fake0")).view(batch, 2)
+        for run in range(2):
+            counts = exits[:, run].bincount(minlength=4)
+            assert counts.max() - counts.min() == (batch % 4 > 0)
+            assert torch.equal(exits[:, run], exits[:, run].sort().values)
+        alone = exit_steps(phase, batch, 1, Stream([8], update, "fake0"))
+        assert torch.equal(exits[:, 1], alone)  # a run leaves where it would alone
+    drawn = {tuple(exit_steps(phase, batch, 1, Stream([7], i, "x")).tolist()) for i in range(50)}
+    assert len(drawn) == {0: 1, 1: 4, 2: 6, 3: 4}[batch % 4]  # every lot there is
+
+
+def test_lots_move_no_other_draw():
+    stream, other = Stream([7], 3, "fake0"), Stream([7], 3, "fake0")
+    exit_steps(phases(4)[0], 6, 1, stream)
+    assert torch.equal(stream.normal(6, (2,)), other.normal(6, (2,)))
+    other.order(4)  # control: drawn from the stream itself, they do
+    assert not torch.equal(stream.normal(6, (2,)), other.normal(6, (2,)))
+
+
+def test_a_batch_that_divides_by_the_steps_draws_no_lots():
+    (phase,) = phases(4)
+    for batch in (4, 8, 192):
+        assert torch.equal(
+            exit_steps(phase, batch, 3, Stream([1, 2, 3], 5, "x")), exit_steps(phase, batch, 3)
+        )
+    assert exit_steps(phase, 8, 1).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_exits_and_conditions_are_independent():
+    """Rows ascend in their exits; conditions are drawn row by row, so they do not."""
+    (phase,), classes, updates, batch = phases(4), 3, 2000, 6
+    found = torch.zeros(4, classes)
+    blocks = torch.zeros(4, classes)
+    for update in range(updates):
+        stream = Stream([7], update, "fake0")
+        label = stream.integers(batch, classes)  # as every source of prompts draws them
+        exits = exit_steps(phase, batch, 1, stream)
+        found.index_put_((exits, label), torch.ones(batch), accumulate=True)
+        even = torch.arange(batch) * classes // batch
+        blocks.index_put_((exits, even), torch.ones(batch), accumulate=True)
+    wanted = updates * batch / (4 * classes)
+    assert (found - wanted).abs().max() < 4 * wanted**0.5
+    assert (blocks - wanted).abs().max() > 20 * wanted**0.5  # control: conditions in blocks
+
+
+def test_runs_that_draw_other_lots_leave_where_they_leave_alone(flow):
+    exits = exit_steps(phases(4)[0], 6, 2, Stream([7, 9], 1, "fake0"))
+    assert not torch.equal(exits[0::2], exits[1::2])
+    ends, alone = stacked(exits, flow)
+    for run in range(2):
+        torch.testing.assert_close(ends[run::2], alone[run])
+
+
 def test_each_run_has_the_exits_it_has_alone():
     (phase,) = phases(4)
     together, alone = exit_steps(phase, 8, 3), exit_steps(phase, 8, 1)
@@ -269,7 +348,7 @@ def stacked(exits: Tensor, flow: Flow, runs: int = 2) -> tuple[Tensor, list[Tens
     """x_s of two runs rolled out together in groups of `runs` rows, and of each alone."""
     torch.manual_seed(0)
     (phase,), together = phases(4), VelocityMLP(2, 2, 8, 2)
-    x = torch.randn(16, 2)
+    x = torch.randn(len(exits), 2)
     ends = simulate_to_exit(flow, together, phase, x, None, exits, runs).x_s
     alone = []
     for run in range(2):
