@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -9,20 +10,34 @@ import signal
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from pdmd.checkpoint import Checkpoints, broken_role, restore_tensors, state_tensors
+from pdmd.checkpoint import (
+    LOST,
+    Checkpoints,
+    Found,
+    Refused,
+    broken_role,
+    check_file,
+    check_fit,
+    drop,
+    make_folder,
+    make_way,
+    restore_tensors,
+    state_tensors,
+)
 from pdmd.distributed import ALONE, World
 from pdmd.errors import UserError
 from pdmd.ledger import Ledger, peak_memory_mb
 from pdmd.stop import Listener, Stopped
-from pdmd.storage import load_tensors, save_tensors, write_json, write_text
+from pdmd.storage import load_tensors, save_tensors, sha256, write_json, write_text
 
 LOG = "log/"  # in a checkpoint: values of the log's open interval, (updates, runs) each
 
@@ -81,37 +96,103 @@ def slurm_job() -> str | None:
 
 
 class Journal:
-    """The state folder of a job: its log, its progress for watchers, its snapshots."""
+    """The state folder of a job: its log, its progress for watchers, its snapshots.
+
+    A checkpoint relies on the log and the snapshots up to its step; it keeps their digests, and is
+    refused where they are not there as they were.
+
+    Args:
+        snapshots: the steps after which one is kept.
+    """
+
+    NOTHING: ClassVar[dict[str, Any]] = {"log": {"bytes": 0}, "snapshots": {}}  # of a new job
 
     def __init__(
-        self, folder: Path, label: str, updates: int, fingerprint: str, processes: int = 1
+        self,
+        folder: Path,
+        label: str,
+        updates: int,
+        fingerprint: str,
+        processes: int = 1,
+        snapshots: Sequence[int] = (),
     ):
         self.folder, self.label, self.updates = folder, label, updates
-        self.fingerprint, self.processes = fingerprint, processes
-        folder.mkdir(parents=True, exist_ok=True)
+        self.fingerprint, self.processes, self.snapshots = fingerprint, processes, snapshots
+        make_folder(folder)
         self.path = folder / "stats.jsonl"
         self.records: list[dict[str, Any]] = []
+        self.size, self.digest = 0, hashlib.sha256()  # of the log, in bytes
+        self.made: dict[int, str] = {}  # digests of the snapshots so far
         self.started, self.first = time.time(), -1
 
-    def rewind(self, step: int) -> None:
-        """Forget what was logged after `step`, a torn last line included."""
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        self.records = []
-        for line in lines:
-            try:
-                record = json.loads(line)
-            except ValueError:
-                break
-            if record["step"] > step:
-                break
-            self.records.append(record)
-        write_text(self.path, "".join(json.dumps(record) + "\n" for record in self.records))
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint made now relies on."""
+        log = {"bytes": self.size, "sha256": self.digest.hexdigest()}
+        return {"log": log, "snapshots": {str(step): digest for step, digest in self.made.items()}}
+
+    def check(self, step: int, state: Mapping[str, Any]) -> None:
+        """Refuse a checkpoint after `step` whose log or snapshots are not there. Raises Refused."""
+        wanted = {str(number) for number in self.snapshots if number <= step}
+        if wanted != state["snapshots"].keys():
+            raise Refused(f"{self.folder}: snapshots: expected those of updates {sorted(wanted)}")
+        for number, digest in state["snapshots"].items():
+            check_file(self.snapshot(int(number)), digest)
+        text, log = self._head(state["log"]["bytes"]), state["log"]
+        if hashlib.sha256(text).hexdigest() != log["sha256"]:
+            raise Refused(f"{self.path}: changed: expected {log['bytes']} bytes as written")
+
+    def rewind(self, state: Mapping[str, Any]) -> None:
+        """Go back to what a checkpoint relies on; forget what came later, a torn line included."""
+        text = self._head(state["log"]["bytes"])
+        self.size, self.digest = len(text), hashlib.sha256(text)
+        self.records = [json.loads(line) for line in text.splitlines()]
+        self.made = {int(step): digest for step, digest in state["snapshots"].items()}
+        make_way(self.path)
+        write_text(self.path, text.decode())
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one record."""
+        self._mend()
+        line = _line(record).encode()
+        with self.path.open("ab") as handle:
+            handle.write(line)
         self.records.append(record)
-        with self.path.open("a") as handle:
-            handle.write(json.dumps(record) + "\n")
+        self.size += len(line)
+        self.digest.update(line)
+
+    def sync(self) -> None:
+        """Make durable what a checkpoint made now relies on. Raises UserError for a lost snapshot.
+
+        A run that is done is of no use without them, so it had better end at once.
+        """
+        self._mend()
+        with self.path.open("rb") as handle:
+            os.fsync(handle.fileno())
+        for path in map(self.snapshot, self.made):
+            if not path.is_file():
+                raise UserError(
+                    f"{path}: missing: expected it to stay; start again to make it anew"
+                )
+
+    def verify(self) -> None:
+        """Raise UserError for a snapshot that is not as it was written."""
+        for step, digest in self.made.items():
+            check_file(self.snapshot(step), digest)
+
+    def _head(self, count: int) -> bytes:
+        """The first bytes of the log, or what there is of them."""
+        if not self.path.is_file():
+            return b""
+        with self.path.open("rb") as handle:
+            return handle.read(count)
+
+    def _mend(self) -> None:
+        """Write the log again where somebody took it, cut it or closed it while the job runs."""
+        path = self.path
+        if path.is_file() and path.stat().st_size == self.size and os.access(path, os.W_OK):
+            return
+        make_way(path)
+        write_text(path, "".join(map(_line, self.records)))
 
     def progress(self, step: int) -> None:
         """Tell watchers how far the job is."""
@@ -123,19 +204,34 @@ class Journal:
         if self.processes > 1:
             value["launched"] = self.processes
         value["record"] = self.records[-1] if self.records else None
-        (self.folder / ".progress").write_text(json.dumps(value))
-        os.replace(self.folder / ".progress", self.folder / "progress.json")
+        beside, path = self.folder / ".progress", self.folder / "progress.json"
+        make_way(path)
+        drop(beside)
+        beside.write_text(json.dumps(value))
+        os.replace(beside, path)
 
     def count_start(self) -> int:
         """Note that the job starts; returns how often it has, killed starts included."""
         path = self.folder / "starts"
-        with path.open("a") as handle:
-            handle.write(".")
-        return path.stat().st_size
+        count = 1 + (path.stat().st_size if path.is_file() else 0)
+        make_way(path)
+        write_text(path, "." * count)
+        return count
+
+    def keep(self, step: int, weights: Mapping[str, Tensor]) -> None:
+        """Write the snapshot after `step`."""
+        path = self.snapshot(step)
+        make_way(path)
+        save_tensors(path, weights)
+        self.made[step] = sha256(path)
 
     def snapshot(self, step: int) -> Path:
         """Where the snapshot after `step` lies."""
         return self.folder / f"snapshot-{self.fingerprint[:12]}-{step:08d}.safetensors"
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record) + "\n"
 
 
 class Run:
@@ -155,11 +251,11 @@ class Run:
         self.trainer, self.world, self.label = trainer, world, label
         self.journal, self.checkpoints = journal, checkpoints
         self.values = defaultdict[str, list[Tensor]](list)  # of the log's open interval
-        self.start, seconds = self._resume()
-        self.clock = time.perf_counter() - seconds
+        self.start, extra = self._resume()
+        self.clock = time.perf_counter() - extra["seconds"]
         self.restarts = 0
         if journal is not None:
-            journal.rewind(self.start)
+            journal.rewind(extra["journal"])
             self.restarts = journal.count_start() - 1
             journal.progress(self.start)
 
@@ -183,27 +279,30 @@ class Run:
     def snapshot(self, done: int) -> None:
         """Keep the weights that will be the result, as they are now."""
         if self.journal is not None:
-            weights = self.trainer.modules[self.trainer.kept].state_dict()
-            save_tensors(self.journal.snapshot(done), weights)
+            self.journal.keep(done, self.trainer.modules[self.trainer.kept].state_dict())
 
     def checkpoint(self, done: int) -> None:
         """Keep the whole state, the log's open interval included; all processes wait for it.
 
         Raises:
-            UserError: weights are not finite.
+            UserError: weights are not finite, in all processes alike; a snapshot was lost.
         """
-        trainer = self.trainer
+        trainer, roles = self.trainer, list(self.trainer.modules)
         role = broken_role(trainer.modules)
-        if role is not None:
+        number = self.world.agree(0 if role is None else 1 + roles.index(role))
+        if number:
             raise UserError(
-                f"{self.label}: step {done}: {role}: weights not finite; {self._last_good()}"
+                f"{self.label}: step {done}: {roles[number - 1]}: weights not finite;"
+                f" {self._last_good()}"
             )
-        extra = {
+        extra: dict[str, Any] = {
             "seconds": self.seconds(),
             "seconds_by_role": dict(trainer.ledger.seconds),
             "forwards_by_role": self._forwards(),
         }
-        if self.world.leads:
+        if self.journal is not None:
+            self.journal.sync()
+            extra["journal"] = self.journal.state()
             tensors = state_tensors(trainer.modules, trainer.optimizers)
             tensors |= {LOG + name: torch.stack(kept) for name, kept in self.values.items()}
             self.checkpoints.save(done, tensors, extra)
@@ -213,12 +312,12 @@ class Run:
         """Seconds of training, restarts included."""
         return time.perf_counter() - self.clock
 
-    def _resume(self) -> tuple[int, float]:
-        """Restore the last good state, the same in all processes: (step, seconds so far)."""
-        found = self.checkpoints.latest() if self.world.leads else None
+    def _resume(self) -> tuple[int, dict[str, Any]]:
+        """Restore the last good state, the same in all processes: (step, what was kept beside)."""
+        found = self.checkpoints.latest(self._accept) if self.world.leads else None
         step = self.world.agree(found[0] if found else 0)
         if step == 0:
-            return 0, 0.0
+            return 0, {"seconds": 0.0, "journal": Journal.NOTHING}
         _, tensors, extra = found or self.checkpoints.at(step)
         restore_tensors(tensors, self.trainer.modules, self.trainer.optimizers)
         for name, kept in tensors.items():
@@ -226,15 +325,30 @@ class Run:
                 self.values[name.removeprefix(LOG)] = list(kept.to(self.world.device))
         self.trainer.ledger.seconds.update(extra["seconds_by_role"])
         self.trainer.ledger.forwards.update(extra["forwards_by_role"])
-        return step, extra["seconds"]
+        return step, extra
+
+    def _accept(self, found: Found) -> None:
+        """Refuse a checkpoint that this job cannot go on from. Raises Refused."""
+        step, tensors, extra = found
+        check_fit(tensors, self.trainer.modules)
+        try:
+            numbers = [extra["seconds"], *extra["seconds_by_role"].values()]
+            sum([*numbers, *extra["forwards_by_role"].values()], 0.0)
+            if self.journal is not None:
+                self.journal.check(step, extra["journal"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            where = self.checkpoints.folder / f"step-{step:08d}"
+            raise Refused(f"{where}: {error!r}: expected what this version keeps") from error
 
     def _forwards(self) -> dict[str, float]:
         """Forward-equivalents by role: with several processes their mean, so in full batches."""
         forwards = self.trainer.ledger.forwards
         if self.world.size == 1:
             return dict(forwards)
-        found = torch.tensor([forwards[role] for role in forwards], dtype=torch.float64)
-        return dict(zip(forwards, self.world.mean(found).tolist(), strict=True))
+        roles = sorted(forwards)  # one order in all processes
+        found = torch.tensor([forwards[role] for role in roles], dtype=torch.float64)
+        means = dict(zip(roles, self.world.mean(found).tolist(), strict=True))
+        return {role: means[role] for role in forwards}
 
     def _record(self, step: int, forwards: dict[str, float]) -> dict[str, Any]:
         """Interval means by run, and the running totals of the ledger."""
@@ -270,12 +384,15 @@ def train(
 
     Raises:
         UserError: a loss, gradient or weight is not finite; names step, role, last checkpoint.
+            Or somebody changed the state folder so that a snapshot is lost; names the file.
         Stopped: told to stop, and saved.
     """
-    journal = Journal(folder, label, updates, fingerprint, world.size) if world.leads else None
-    run = Run(trainer, journal, Checkpoints(folder, fingerprint), label, world)
     snapshots = save.snapshot_steps(updates)
-    with Listener() as told:
+    journal = None
+    if world.leads:
+        journal = Journal(folder, label, updates, fingerprint, world.size, snapshots)
+    run = Run(trainer, journal, Checkpoints(folder, fingerprint), label, world)
+    with Listener() as told, undisturbed(folder):
         for step in range(run.start, updates):
             run.update(step)
             done = step + 1
@@ -291,6 +408,22 @@ def train(
     return _finished(run, updates, snapshots)
 
 
+@contextmanager
+def undisturbed(folder: Path) -> Iterator[None]:
+    """Say in one line that files went from a job's state folder while it wrote there.
+
+    Raises:
+        UserError: names what is gone.
+    """
+    try:
+        yield
+    except LOST as error:
+        if not Path(str(error.filename)).is_relative_to(folder):
+            raise
+        gone = f"{error.filename}: {error.strerror}"
+        raise UserError(f"{gone}: expected it to stay while a job runs; start again") from error
+
+
 def _farewell(label: str, number: int, done: int, updates: int) -> str:
     """The one line of a run that was told to stop."""
     name = signal.Signals(number).name
@@ -301,6 +434,8 @@ def _farewell(label: str, number: int, done: int, updates: int) -> str:
 def _finished(run: Run, updates: int, snapshots: Sequence[int]) -> Finished:
     """What a job that made all its updates has to show."""
     ledger, journal = run.trainer.ledger, run.journal
+    if journal is not None:
+        journal.verify()
     return Finished(
         journal.records if journal else [],
         {step: journal.snapshot(step) for step in snapshots} if journal else {},

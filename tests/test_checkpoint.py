@@ -1,7 +1,9 @@
+import errno
 import json
 import os
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,11 +12,15 @@ from pdmd.checkpoint import (
     MANIFEST,
     STATE,
     Checkpoints,
+    Refused,
     alone,
     broken_role,
+    check_fit,
     restore_tensors,
     state_tensors,
 )
+from pdmd.errors import UserError
+from pdmd.storage import fingerprint
 
 
 @pytest.fixture
@@ -152,6 +158,84 @@ def test_a_flipped_bit_of_the_manifest_changes_nothing_that_is_used(checkpoints,
         assert step_of(checkpoints.latest()) in (10, 20), f"byte {place}"
 
 
+@pytest.mark.parametrize("value", ["gone", None, [], {}, "x", True])
+@pytest.mark.parametrize("name", ["step", "identity", "sha256", "extra"])
+def test_a_manifest_of_another_form_is_refused(checkpoints, capsys, name, value):
+    """Its digest is right; what it says is not what is asked for."""
+    path = checkpoints.listed()[-1] / MANIFEST
+    manifest = json.loads(path.read_text())
+    manifest.pop("check")
+    if value == "gone":
+        manifest.pop(name)
+    else:
+        manifest[name] = value
+    path.write_text(json.dumps({**manifest, "check": fingerprint(manifest)}))
+    found = checkpoints.latest()
+    if (name, value) == ("extra", {}):  # control: of its form
+        assert found[0] == 20
+        return
+    assert step_of(found) == 10
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(path.parent) in line
+    assert "expected" in line
+
+
+def test_a_checkpoint_that_its_job_refuses_is_not_used(checkpoints, capsys):
+    def accept(found):
+        if found[0] == 20:
+            raise Refused("log: expected a whole one")
+
+    assert step_of(checkpoints.latest(accept)) == 10
+    assert capsys.readouterr().err == "checkpoint refused: log: expected a whole one\n"
+    assert checkpoints.good.name == "step-00000010"
+
+
+@pytest.mark.parametrize("name", [STATE, MANIFEST])
+def test_a_checkpoint_that_cannot_be_read_is_no_reason_to_begin_again(
+    checkpoints, monkeypatch, name
+):
+    """A file system that fails for a moment would cost all the updates."""
+    newest, opened = checkpoints.listed()[-1], Path.open
+
+    def fail(path, *arguments, **options):
+        if path == newest / name:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return opened(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", fail)
+        with pytest.raises(UserError) as caught:
+            checkpoints.latest()
+    assert str(caught.value) == f"{newest / name}: Input/output error: expected a readable file"
+    assert step_of(checkpoints.latest()) == 20  # control: readable again
+
+
+def test_what_lies_where_a_checkpoint_goes_gives_way(checkpoints, tmp_path):
+    folder = checkpoints.folder
+    (folder / "step-00000030").write_text("a file")
+    (folder / "step-00000040").symlink_to(tmp_path / "nowhere")
+    (folder / f".step-00000030.{os.getpid()}").write_text("a file")
+    checkpoints.save(30, {"net/weight": torch.full((4,), 30.0)}, {"seconds": 3.0})
+    assert step_of(checkpoints.latest()) == 30
+    assert [path.name for path in checkpoints.listed()] == ["step-00000020", "step-00000030"]
+
+
+def test_weights_that_fit_are_told_from_others():
+    module = torch.nn.Linear(3, 2)
+    flat = state_tensors({"net": module}, {})
+    check_fit(
+        {**flat, "log/loss": torch.zeros(3), "optimizer.net/0/step": torch.zeros(())},
+        {"net": module},
+    )
+    for other in (
+        {"net": torch.nn.Linear(3, 3)},
+        {"net": torch.nn.Linear(3, 2, bias=False)},
+        {"x": module},
+    ):
+        with pytest.raises(Refused, match="expected"):
+            check_fit(flat, other)
+
+
 def test_another_configs_run_does_not_see_these_checkpoints(checkpoints, capsys):
     assert Checkpoints(checkpoints.folder, "another run").latest() is None
     assert capsys.readouterr().err.count("identity") == 2
@@ -284,6 +368,49 @@ def test_a_second_process_waits_for_the_first_to_drop_its_state(tmp_path):
         assert not (folder / "done").exists()
         assert (folder / "lock").exists()  # locked anew, not the file that was dropped
     os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("put", ["folder", "dangling link"])
+def test_what_lies_in_the_place_of_a_lock_gives_way(tmp_path, put):
+    path = tmp_path / "state/lock"
+    path.parent.mkdir()
+    if put == "folder":
+        (path / "inside").mkdir(parents=True)
+    else:
+        path.symlink_to(tmp_path / "no/where")
+    with alone(tmp_path / "state"):
+        assert path.is_file()
+
+
+@pytest.mark.parametrize("name", ["state", "state/phase1"])
+def test_a_file_in_the_place_of_a_state_folder_is_one_line(tmp_path, name):
+    (tmp_path / "state").write_text("")
+    with pytest.raises(UserError) as caught, alone(tmp_path / name):
+        pass
+    assert str(caught.value).startswith(f"{tmp_path / name}: no folder: expected")
+
+
+def test_a_folder_that_is_dropped_while_it_is_entered_is_made_again(tmp_path, monkeypatch):
+    """The process before drops it between our making of it and the opening of its lock."""
+    opened = os.open
+
+    def drop_first(path, *arguments):
+        monkeypatch.setattr(os, "open", opened)
+        shutil.rmtree(tmp_path / "state")
+        return opened(path, *arguments)
+
+    monkeypatch.setattr(os, "open", drop_first)
+    with alone(tmp_path / "state"):
+        assert (tmp_path / "state/lock").is_file()
+
+
+def test_a_file_system_without_locks_is_one_line(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", fail)
+    with pytest.raises(UserError, match="expected a file system with locks"), alone(tmp_path):
+        pass
 
 
 def test_a_free_state_folder_is_entered_at_once(tmp_path, capsys):

@@ -10,20 +10,26 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
 from pdmd import cli, fitting, stages, stop
-from pdmd.checkpoint import Checkpoints
+from pdmd.checkpoint import MANIFEST, STATE, Checkpoints
+from pdmd.data import MixtureData
 from pdmd.distill import PhaseTrainer, Roles
+from pdmd.distributed import ALONE
 from pdmd.errors import UserError
+from pdmd.fit import FitRecipe, FitTrainer
+from pdmd.flow import RECTIFIED
 from pdmd.ledger import Ledger
-from pdmd.models.base import Guided
-from pdmd.models.factory import unstack_state
+from pdmd.models.base import Guided, Space
+from pdmd.models.factory import build, unstack_state
+from pdmd.models.mixture import GaussianMixture
 from pdmd.storage import load_tensors, read_json, write_json, write_text
-from pdmd.training import Journal, Save, train
+from pdmd.training import Journal, Save, train, write_runs
 
 SEEDS = [1, 2]
 LONG = {"distill": {"updates": 1800}, "save": {"snapshots": 4}}
@@ -911,3 +917,271 @@ def test_a_phase_that_a_method_does_not_have_is_refused_in_one_line(copied, tiny
     command[command.index("--phase") + 1] = "3"
     assert cli.main(command) == 2
     assert capsys.readouterr().err == "pdmd: --phase: 3: expected 1 to 2\n"
+
+
+# ---- damage to the state folder, before a start and while a job runs
+
+
+STEPS = 12
+
+
+def small_job(state, out):
+    """A whole job on a mixture: twelve updates, snapshots after 1, 5 and 12, records, outputs."""
+    mixture = GaussianMixture(torch.tensor([[1.0, 0.0], [-1.0, 0.5]]), torch.ones(2) / 2, 0.3)
+    model = build({"kind": "mlp", "width": 4, "depth": 1}, Space((2,)), 2, 0)
+    recipe = FitRecipe(STEPS, 4, lr=1e-2, ema=0.9, time="uniform")
+    trainer = FitTrainer(RECTIFIED, recipe, model, MixtureData(mixture), SEEDS)
+    with stages.holding(state, ALONE):
+        finished = train(trainer, STEPS, Save(2, 3, 3), state, "f" * 64, "job")
+        folders = {seed: out / str(seed) for seed in SEEDS}
+        write_runs(finished, trainer.average, unstack_state, folders, {})
+
+
+def outcome(out):
+    """All that a job leaves, clocks apart."""
+    found = {}
+    for seed in SEEDS:
+        for name in ("expert.safetensors", "snapshots.safetensors"):
+            found[seed, name] = contents(out / str(seed) / name)
+        lines = (out / str(seed) / "stats.jsonl").read_text().splitlines()
+        found[seed] = [{k: v for k, v in json.loads(x).items() if k not in CLOCKS} for x in lines]
+    return found
+
+
+@contextmanager
+def moments(events):
+    """Let things happen at the start of some updates."""
+    original = FitTrainer.update
+
+    def update(self, step):
+        if step in events:
+            events.pop(step)()
+        return original(self, step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FitTrainer, "update", update)
+        yield
+
+
+def die():
+    raise Stop
+
+
+def delete(path):
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def put_a_folder(path):
+    delete(path)
+    (path / "inside").mkdir(parents=True)
+
+
+def put_a_file(path):
+    delete(path)
+    path.write_text("{}")
+
+
+def put_a_dangling_link(path):
+    delete(path)
+    path.symlink_to(path.parent / "no/where")
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def empty(path):
+    os.truncate(path, 0)
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    if data:
+        data[len(data) * 2 // 3] ^= 2
+    path.write_bytes(data)
+
+
+def append(path):
+    with path.open("ab") as handle:
+        handle.write(b"\xff[1, {")
+
+
+def read_only(path):
+    path.chmod(0o555 if path.is_dir() else 0o444)
+
+
+def replaced(text):
+    def replace(path):
+        path.write_text(text)
+
+    replace.__name__ = f"replaced by {text[:9]}"
+    return replace
+
+
+OF_ALL = [delete, put_a_file, put_a_folder, put_a_dangling_link, read_only]
+OF_FILES = [truncate, empty, flip, append, *map(replaced, ["{}", "[]", "null", "0", "[" * 9999])]
+CHECKPOINTS = [f"step-{step:08d}" for step in (6, 9)]
+LEFT = {  # by a kill in the eleventh update
+    *("lock", "starts", "progress.json", "stats.jsonl", *CHECKPOINTS),
+    *(f"snapshot-ffffffffffff-{step:08d}.safetensors" for step in (1, 5)),
+    *(f"{folder}/{name}" for folder in CHECKPOINTS for name in (STATE, MANIFEST)),
+}
+
+
+@pytest.fixture(scope="module")
+def unharmed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unharmed")
+    small_job(folder / "state", folder / "out")
+    return outcome(folder / "out")
+
+
+def harmed(name, damages):
+    """What does these damages to a file of a state folder that there is."""
+
+    def harm(state):
+        path = state / name
+        for damage in damages:
+            if path.exists() and (damage in OF_ALL or path.is_file()):
+                damage(path)
+
+    return harm
+
+
+HARMS = [
+    *((f"{d.__name__} {name}", harmed(name, [d])) for name in sorted(LEFT) for d in OF_ALL),
+    *((f"{d.__name__} {name}", harmed(name, [d])) for name in sorted(LEFT) for d in OF_FILES),
+    ("delete all", harmed("", [delete])),
+    ("delete what is in it", lambda state: [delete(path) for path in state.iterdir()]),
+    ("empty every file", lambda state: [empty(p) for p in state.rglob("*") if p.is_file()]),
+    ("flip a bit of every file", lambda state: [flip(p) for p in state.rglob("*") if p.is_file()]),
+]
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """A disk that need not be waited for: nothing here loses its power."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+def ends_right(folder, wanted, events):
+    """Run a job, again after each stop and refusal, to the right end; the refusals, one a line."""
+    refused = []
+    for _ in range(4):
+        try:
+            with moments(events):
+                small_job(folder / "state", folder / "out")
+        except Stop:
+            continue
+        except UserError as error:
+            refused.append(str(error))
+            continue
+        assert outcome(folder / "out") == wanted
+        assert not (folder / "state").exists()
+        return refused
+    pytest.fail(f"never ended: {refused}")
+
+
+def assert_one_line(refused, folder):
+    """At most one refusal, which names a file in few words."""
+    assert len(refused) <= 1
+    for line in refused:
+        assert str(folder / "state") in line
+        assert "expected" in line
+        assert "\n" not in line
+        assert len(line.replace(str(folder), "")) < 300
+
+
+def test_a_job_that_is_killed_leaves_these_files(tmp_path, unharmed):
+    """What is damaged below is all there is."""
+    with pytest.raises(Stop), moments({10: die}):
+        small_job(tmp_path / "state", tmp_path / "out")
+    found = {str(path.relative_to(tmp_path / "state")) for path in tmp_path.rglob("state/**/*")}
+    assert found == LEFT
+    assert ends_right(tmp_path, unharmed, {}) == []
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("killed")
+    with pytest.raises(Stop), moments({10: die}):
+        small_job(folder / "state", folder / "out")
+    return folder / "state"
+
+
+@pytest.mark.parametrize(("what", "harm"), HARMS, ids=[what for what, _ in HARMS])
+def test_a_job_whose_state_is_damaged_ends_in_the_same_bytes(
+    tmp_path, unharmed, killed, quick, what, harm
+):
+    """Damaged before a start, while it runs, and while it runs with a kill afterwards."""
+    before, during, both = (tmp_path / name for name in ("before", "during", "both"))
+    shutil.copytree(killed, before / "state")
+    harm(before / "state")
+    assert ends_right(before, unharmed, {}) == []  # refused checkpoints are not a failure
+    moment = 10 if CHECKPOINTS[1] in what else 8  # before or after a checkpoint is made
+    events = {moment: lambda: harm(during / "state")}
+    assert_one_line(ends_right(during, unharmed, events), during)
+    events = {moment: lambda: harm(both / "state"), 11: die}
+    assert_one_line(ends_right(both, unharmed, events), both)
+
+
+def test_a_trainer_that_starts_elsewhere_ends_elsewhere(tmp_path, unharmed, killed):
+    """The control: the comparison sees one weight of a checkpoint that is believed."""
+    shutil.copytree(killed, tmp_path / "state")
+    checkpoints = Checkpoints(tmp_path / "state", "f" * 64)
+    step, tensors, extra = checkpoints.latest()
+    tensors["model/out.bias"] += 1e-3
+    checkpoints.save(step, tensors, extra)
+    small_job(tmp_path / "state", tmp_path / "out")
+    assert outcome(tmp_path / "out") != unharmed
+
+
+def test_a_checkpoint_is_renamed_after_what_it_relies_on_is_flushed(tmp_path, monkeypatch):
+    done, fsync, replace = [], os.fsync, os.replace
+
+    def flush(descriptor):
+        done.append(("flushed", Path(os.readlink(f"/proc/self/fd/{descriptor}")).name))
+        fsync(descriptor)
+
+    def rename(source, target):
+        done.append(("renamed", Path(target).name))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(os, "replace", rename)
+    with pytest.raises(Stop), moments({10: die}):
+        small_job(tmp_path / "state", tmp_path / "out")
+    places = [i for i, what in enumerate(done) if what[1].startswith("step-")]
+    assert len(places) == 3
+    for before, place in itertools.pairwise([0, *places]):
+        assert ("flushed", "stats.jsonl") in done[before:place]
+    (snapshot,) = (i for i, what in enumerate(done) if what[1].endswith("-00000005.safetensors"))
+    assert places[0] < snapshot < places[1]  # renamed itself when it was flushed
+    assert done[snapshot - 1][1].startswith(".snapshot-")
+
+
+def test_a_checkpoint_of_another_version_is_refused(tmp_path, unharmed, killed, capsys, quick):
+    """Whole and unharmed, but what it holds is not what is asked for."""
+    changes = {
+        "no journal": lambda tensors, extra: extra.pop("journal"),
+        "no log": lambda tensors, extra: extra["journal"].pop("log"),
+        "other snapshots": lambda tensors, extra: extra["journal"]["snapshots"].pop("1"),
+        "no list": lambda tensors, extra: extra.update(journal=[3]),
+        "a string": lambda tensors, extra: extra.update(seconds="3"),
+        "no seconds": lambda tensors, extra: extra.pop("seconds"),
+        "no roles": lambda tensors, extra: extra.update(seconds_by_role=None),
+        "no numbers": lambda tensors, extra: extra.update(forwards_by_role={"model": None}),
+        "no weight": lambda tensors, extra: tensors.pop("model/out.bias"),
+        "another": lambda tensors, extra: tensors.update({"model/more": torch.zeros(2)}),
+        "a shape": lambda tensors, extra: tensors.update({"model/out.bias": torch.zeros(2)}),
+    }
+    for name, change in changes.items():
+        folder = tmp_path / name
+        shutil.copytree(killed, folder / "state")
+        checkpoints = Checkpoints(folder / "state", "f" * 64)
+        step, tensors, extra = checkpoints.latest()
+        change(tensors, extra)
+        checkpoints.save(step, tensors, extra)
+        assert ends_right(folder, unharmed, {}) == []
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("checkpoint refused: ")
+        assert "expected" in line
