@@ -387,16 +387,23 @@ def train(
             Or somebody changed the state folder so that a snapshot is lost; names the file.
         Stopped: told to stop, and saved.
     """
-    snapshots = save.snapshot_steps(updates)
-    journal = None
-    if world.leads:
-        journal = Journal(folder, label, updates, fingerprint, world.size, snapshots)
-    run = Run(trainer, journal, Checkpoints(folder, fingerprint), label, world)
-    with Listener() as told, undisturbed(folder):
+    with undisturbed(folder):
+        snapshots = save.snapshot_steps(updates)
+        journal = None
+        if world.leads:
+            journal = Journal(folder, label, updates, fingerprint, world.size, snapshots)
+        run = Run(trainer, journal, Checkpoints(folder, fingerprint), label, world)
+        _loop(run, updates, save, snapshots)
+        return _finished(run, updates, snapshots)
+
+
+def _loop(run: Run, updates: int, save: Save, snapshots: Sequence[int]) -> None:
+    """All updates that are left, and what is written after them."""
+    with Listener() as told:
         for step in range(run.start, updates):
             run.update(step)
             done = step + 1
-            number = world.agree(told.received)
+            number = run.world.agree(told.received)
             if done % save.log_every == 0 or done == updates:
                 run.log(done)
             if done in snapshots:
@@ -404,8 +411,8 @@ def train(
             if done % save.checkpoint_every == 0 or done == updates or number:
                 run.checkpoint(done)
             if number and done < updates:
-                raise Stopped(_farewell(label, number, done, updates) if world.leads else "")
-    return _finished(run, updates, snapshots)
+                words = _farewell(run.label, number, done, updates)
+                raise Stopped(words if run.world.leads else "")
 
 
 @contextmanager

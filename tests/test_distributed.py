@@ -32,6 +32,7 @@ from pdmd.models.mixture import GaussianMixture
 from pdmd.phases import split_phases
 from pdmd.rollout import exit_steps
 from pdmd.storage import load_tensors, read_json, save_tensors, write_json
+from pdmd.training import Save, train
 
 SEEDS = [1, 2]
 JOBS = [
@@ -434,6 +435,24 @@ def test_experts_whose_gradients_are_left_out_train_otherwise(tmp_path, make, mo
     single = train_experts(make, 2, ALONE)
     found = in_processes(2, lambda w: train_experts(make, 2, w), tmp_path / "x")
     assert apart_from(single, found[0]) > 1e-2
+
+
+def stopped_by(world, folder):
+    """What training says in each process when one of them holds a weight that is not finite."""
+    trainer = fit_trainer(2, world)
+    if world.rank == 1:
+        with torch.no_grad():
+            next(trainer.average.parameters()).view(-1)[0] = float("inf")
+    with pytest.raises(UserError) as caught:
+        train(trainer, 4, Save(2, 2, 1), folder, "x", "job", world)
+    return {"said": torch.tensor(list(str(caught.value).encode()))}
+
+
+def test_weights_broken_in_one_process_stop_all_in_the_same_words(tmp_path):
+    found = in_processes(2, lambda world: stopped_by(world, tmp_path / "state"), tmp_path / "x")
+    said = {bytes(one["said"].tolist()).decode() for one in found}
+    assert said == {"job: step 2: average: weights not finite; last good checkpoint: none"}
+    assert not list((tmp_path / "state").glob("step-*"))
 
 
 # ---- shares
