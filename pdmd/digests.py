@@ -19,15 +19,23 @@ OUTPUTS = "outputs_sha256"  # their key: name beside the record -> digest
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file; taken once as long as it stays as it is."""
+    """Hex digest of a file."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def result_sha256(path: Path) -> str:
+    """The same of a stage's result: taken once in a process while the file stays as it is.
+
+    Results are replaced whole, so that a changed one is another file.
+    """
     stat = path.stat()
-    return _sha256(str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    return _sha256(path, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=4096)
-def _sha256(path: str, *identity: int) -> str:
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+def _sha256(path: Path, *identity: int) -> str:
+    return sha256(path)
 
 
 def check_recorded(path: Path) -> None:
@@ -41,10 +49,11 @@ def check_recorded(path: Path) -> None:
         if name == path.name or not record.is_file():
             continue
         wanted = _outputs(record).get(path.name)
-        if wanted is not None and path.is_file() and sha256(path) != wanted:
+        there = result_sha256(path) if wanted is not None and path.is_file() else wanted
+        if wanted is not None and there != wanted:
             raise UserError(
-                f"{path}: sha256 {sha256(path)[:12]}: expected {wanted[:12]}, as {name} beside it"
-                " says; delete it to have it made again"
+                f"{path}: sha256 {str(there)[:12]}: expected {wanted[:12]}, as {name} beside it says;"
+                " delete it to have it made again"
             )
 
 

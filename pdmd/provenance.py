@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pdmd.digests import OUTPUTS, sha256
+from pdmd.digests import OUTPUTS, result_sha256, sha256
 from pdmd.storage import write_json
 
 ROOT = Path(__file__).resolve().parent.parent  # of the checkout, if this is one
@@ -94,7 +94,7 @@ def record(
         "machine": platform.machine(),
         "packages": versions(),
         "seeds": list(seeds),
-        "inputs_sha256": {str(name): sha256(name) for name in sorted(inputs)},
+        "inputs_sha256": {str(name): result_sha256(name) for name in sorted(inputs)},
         OUTPUTS: {name: sha256(path.with_name(name)) for name in outputs if name != path.name},
         "config": config,
     }

@@ -19,6 +19,7 @@ from pdmd.catalogue import LATENT, TRANSFORMERS
 from pdmd.checkpoint import alone
 from pdmd.config import Config
 from pdmd.data import Data, build_data, build_mixture, even_prompts
+from pdmd.digests import result_sha256
 from pdmd.distill import BankStarts, NoiseStarts, PhaseTrainer, Recipe, Roles, Starts
 from pdmd.distributed import ALONE, World
 from pdmd.draws import Stream
@@ -34,7 +35,6 @@ from pdmd.storage import (
     fingerprint,
     load_tensors,
     save_tensors,
-    sha256,
     write_json,
 )
 from pdmd.training import Finished, Save, clear_state, train, write_runs
@@ -148,7 +148,7 @@ class Stage:
 
     def digest(self, inputs: list[Path], **extra: Any) -> str:
         """What a checkpoint must agree with: the config and the digests of the inputs."""
-        files = {str(path): sha256(path) for path in inputs}
+        files = {str(path): result_sha256(path) for path in inputs}
         return fingerprint({"config": self.config, "inputs": files, **extra})
 
 

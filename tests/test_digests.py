@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pdmd import provenance
-from pdmd.digests import RECORDS, check_recorded, sha256
+from pdmd.digests import RECORDS, check_recorded, result_sha256
 from pdmd.errors import UserError
 from pdmd.storage import load_tensors, read_json, save_tensors, write_json
 
@@ -78,9 +78,9 @@ def test_a_record_of_an_older_kind_lists_nothing(folder):
 
 def test_a_digest_is_taken_again_when_the_file_changes(tmp_path):
     write_json(tmp_path / "x", 1)
-    first = sha256(tmp_path / "x")
+    first = result_sha256(tmp_path / "x")
     write_json(tmp_path / "x", 2)  # in its place: within one tick of a clock dates tell nothing
-    assert sha256(tmp_path / "x") != first
+    assert result_sha256(tmp_path / "x") != first
 
 
 def test_every_record_that_stages_write_is_looked_for():

@@ -193,7 +193,7 @@ def test_without_git_a_file_is_made_all_the_same(
     monkeypatch.setenv("PATH", only_git(tmp_path / "bin", script, mode))
     monkeypatch.setattr(provenance, "GIT_SECONDS", 0.3)
     assert ask(tree) == NOTHING
-    provenance.record(tmp_path / "made.json", {}, [1], [])
+    provenance.record(tmp_path / "made.json", {}, [1], [], [])
     made = read_json(tmp_path / "made.json")
     assert (made["commit"], made["dirty"]) == NOTHING
     assert made["seeds"] == [1]
