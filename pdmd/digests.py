@@ -52,8 +52,8 @@ def check_recorded(path: Path) -> None:
         there = result_sha256(path) if wanted is not None and path.is_file() else wanted
         if wanted is not None and there != wanted:
             raise UserError(
-                f"{path}: sha256 {str(there)[:12]}: expected {wanted[:12]}, as {name} beside it says;"
-                " delete it to have it made again"
+                f"{path}: sha256 {str(there)[:12]}: expected {wanted[:12]}, as {name} beside it"
+                " says; delete it to have it made again"
             )
 
 
