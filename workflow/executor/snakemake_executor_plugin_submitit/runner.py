@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import pickletools
 import signal
 import subprocess
 import sys
@@ -26,13 +27,36 @@ class JobFailed(RuntimeError):
     """The command failed; the message is all there is to say."""
 
 
+# What a pickle of containers, strings and numbers is made of. No opcode here looks anything up, calls
+# anything or sizes memory by a number in the file.
+PLAIN = frozenset(
+    "PROTO FRAME STOP MARK POP POP_MARK DUP MEMOIZE BINPUT BINGET LONG_BINGET NONE NEWTRUE NEWFALSE"
+    " BININT BININT1 BININT2 LONG1 BINFLOAT SHORT_BINUNICODE BINUNICODE BINUNICODE8 EMPTY_TUPLE"
+    " TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM SETITEMS".split()
+)
+LARGEST_RESULT = 1 << 24  # bytes; a traceback has thousands
+KINDS = {"success": dict, "error": str}
+
+
 def read_result(path: Path) -> tuple[str, Any] | None:
-    """What submitit wrote at a job's end: ("success", value) or ("error", traceback)."""
+    """What submitit wrote at a job's end: ("success", value) or ("error", traceback).
+
+    A file that is damaged in any way, or holds anything else, counts as none: what the queue says
+    then decides. Reading it never runs code.
+    """
     try:
-        outcome, value = pickle.loads(path.read_bytes())
-    except (OSError, EOFError, pickle.UnpicklingError):
+        if not path.is_file() or path.stat().st_size > LARGEST_RESULT:
+            return None
+        data = path.read_bytes()
+    except OSError:
         return None
-    return outcome, value
+    try:
+        if not all(opcode.name in PLAIN for opcode, _, _ in pickletools.genops(data)):
+            return None
+        outcome, value = pickle.loads(data)
+        return (outcome, value) if isinstance(value, KINDS[outcome]) else None
+    except Exception:  # a damaged pickle raises whatever it likes, MemoryError among it
+        return None
 
 
 def copy_stream(source: IO[bytes], target: int) -> None:
