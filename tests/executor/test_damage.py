@@ -23,7 +23,7 @@ def dumped(value):
 
 
 def damages(data):
-    """Every bit flipped, every byte replaced by some others, every truncation, some of each kind."""
+    """Every bit flipped, bytes replaced, dropped and doubled, truncations, and some at random."""
     head = min(len(data), 400)
     for place in range(head):
         others = [data[place] ^ (1 << bit) for bit in range(8)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import shlex
@@ -16,7 +17,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ from snakemake_executor_plugin_submitit.verdict import LIVE, PASSING, Verdict, h
 TICK = 0.5  # seconds between two looks at the result files
 NAMED_AFTER = 10.0  # seconds in which a reason to wait may pass
 FIRST_PAUSE = 5.0  # seconds until a failed sbatch is tried again, doubled each time
+# Errors of the file system that pass, or that any other job would meet as well.
+PASSES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE)
 SLOWEST = 120.0  # seconds between two looks at a queue that does not answer
 CLUSTERS: dict[str, type[Slurm] | type[Local]] = {"slurm": Slurm, "local": Local, "debug": Debug}
 
@@ -51,7 +54,7 @@ class Executor(RemoteExecutor):
         self._out: dict[int, Task] = {}  # all that have not ended, whatever Snakemake holds
         self._sent = 0
         self._stopping = False
-        self._said = ""  # the last unexpected exception, not to be told at every tick
+        self._said = set[str]()  # unexpected exceptions, not to be told at every tick
         self._next_look = self._looked = self._next_try = self._failing_since = 0.0
         self._pause = FIRST_PAUSE
         super().__init__(workflow, logger)
@@ -68,7 +71,7 @@ class Executor(RemoteExecutor):
         self.root = Path(settings.folder).absolute()
         self.root.mkdir(parents=True, exist_ok=True)
         self._lock_folder()
-        self.notes = Notes(self.root / "running")
+        self.notes = Notes(self.root / "running", self.logger)
         self.token = f"smk-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
         self.folder = self.root / f"run-{self.token[4:]}"
         self.folder.mkdir(exist_ok=True)
@@ -172,18 +175,26 @@ class Executor(RemoteExecutor):
     ) -> AsyncGenerator[SubmittedJobInfo, None]:
         """Submit, look, report. An exception from here would end this thread without a cancel."""
         tasks = [info.aux["task"] for info in active_jobs if info.aux]
-        try:
+        with self._apart():
             self._start([task for task in tasks if task.id is None])
+        with self._apart():
             self._look(
                 [task for task in tasks if task.id is not None and id(task.info) in self._out]
             )
-        except Exception:
-            said, self._said = self._said, traceback.format_exc()
-            if said != self._said:
-                self.logger.error(f"submitit executor: {self._said}")
         for task in tasks:
             if id(task.info) in self._out:
                 yield task.info
+
+    @contextlib.contextmanager
+    def _apart(self) -> Iterator[None]:
+        """Say what goes wrong inside, once, and go on: no job's trouble hides another's end."""
+        try:
+            yield
+        except Exception:
+            text = traceback.format_exc()
+            if text not in self._said:
+                self._said.add(text)
+                self.logger.error(f"submitit executor: {text}")
 
     def cancel(self) -> None:
         """Cancel this driver's jobs, and only those."""
@@ -218,7 +229,8 @@ class Executor(RemoteExecutor):
         with self._submitting:
             if self._stopping or not tasks:
                 return
-            self.predecessor.settle(tasks)
+            with self._apart():
+                self.predecessor.settle(tasks)
             if time.time() < self._next_try:
                 return
             new = [t for t in tasks if t.id is None and not self.predecessor.holds(t)]
@@ -237,8 +249,11 @@ class Executor(RemoteExecutor):
             self.cluster.submit(batch)
         except NotSubmitted as error:
             return self._not_submitted(batch, error)
-        except OSError as error:  # a full disk: without its note a job could not be found again
-            return self._not_submitted(batch, NotSubmitted(str(error), False))
+        except OSError as error:  # without its note a job could not be found again
+            return self._not_submitted(batch, NotSubmitted(str(error), error.errno not in PASSES))
+        except Exception as error:  # these jobs' own trouble
+            last = traceback.format_exception_only(error)[-1].strip()
+            return self._not_submitted(batch, NotSubmitted(last, True))
         self._failing_since, self._pause = 0.0, FIRST_PAUSE
         for task in batch:
             with contextlib.suppress(OSError):  # the note has the token, which finds the id
@@ -275,25 +290,33 @@ class Executor(RemoteExecutor):
 
     def _look(self, tasks: list[Task]) -> None:
         """Result files at every tick; the queue when it is time."""
-        results = {id(task): task.result() for task in tasks}
+        reported = set[int]()
         for task in tasks:
-            result = results[id(task)]
-            if result and result[0]:
-                self._end(task, Verdict(True))
+            with self._apart():
+                result = task.result()
+                if result:
+                    reported.add(id(task))
+                if result and result[0]:
+                    self._end(task, Verdict(True))
         rest = [task for task in tasks if id(task.info) in self._out]
-        hurry = any(results[id(task)] or task.since for task in rest)
+        hurry = any(id(task) in reported or task.since for task in rest)
         if not rest or not self._ask(rest, hurry):
             return
         now = time.time()
         for task in rest:
-            name = task.state.name if task.state else None
-            passing = name in LIVE and name != "COMPLETING"
-            task.since = None if passing else task.since or now
-            waited = now - task.since if task.since else 0.0
-            verdict = judge(task.result(), name, waited, task.request.minutes)
-            if verdict:
-                self._end(task, verdict)
+            with self._apart():
+                self._judge(task, now)
         self._name_reasons([task for task in rest if id(task.info) in self._out])
+
+    def _judge(self, task: Task, now: float) -> None:
+        """Report a job if what it left and what the queue says make a verdict."""
+        name = task.state.name if task.state else None
+        passing = name in LIVE and name != "COMPLETING"
+        task.since = None if passing else task.since or now
+        waited = now - task.since if task.since else 0.0
+        verdict = judge(task.result(), name, waited, task.request.minutes)
+        if verdict:
+            self._end(task, verdict)
 
     def _ask(self, tasks: Sequence[Task], hurry: bool) -> bool:
         """Ask the queue, if it is time: less often where it is slow; returns whether it spoke."""
@@ -341,8 +364,8 @@ class Executor(RemoteExecutor):
         """Report a job's end to Snakemake."""
         if verdict.success:
             self._note_end(task, "success")
-            task.clear()
             self.report_job_success(task.info)
+            task.clear()
             return
         message = verdict.why
         if task.id:

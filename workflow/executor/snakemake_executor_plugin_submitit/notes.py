@@ -5,9 +5,12 @@ Snakemake's own marker cannot serve: the Snakemake inside the job overwrites it 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import logging
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -44,12 +47,25 @@ def _hash(value: Any) -> str:
 
 
 class Notes:
-    """One small file a job that is out, under `folder`."""
+    """One small file a job that is out, under `folder`.
 
-    def __init__(self, folder: Path):
+    Attributes:
+        found: the notes of an earlier driver by key; a damaged one is named and left out.
+    """
+
+    def __init__(self, folder: Path, logger: Any = None):
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.found = {path.stem: note for path in folder.glob("*.json") if (note := _read(path))}
+        self.found: dict[str, dict[str, Any]] = {}
+        for path in folder.glob("*.json"):
+            note = read_note(path)
+            if note is not None:
+                self.found[path.stem] = note
+            elif path.exists():
+                (logger or logging.getLogger(__name__)).warning(
+                    f"{path}: expected the note of a job: whether that job still runs is not known"
+                    " (squeue --me), and it may be submitted once more"
+                )
 
     def write(self, task: Task) -> None:
         """Note a job before it is submitted, and again when its id is known."""
@@ -62,6 +78,7 @@ class Notes:
             "rule": task.rule,
             "folder": str(task.folder),
             "gpus": list(task.gpus),
+            "cores": task.request.cpus * task.request.tasks,
             "time": time.time(),
         }
         path = self.folder / f"{task.key}.json"
@@ -70,22 +87,48 @@ class Notes:
         os.replace(beside, path)
 
     def drop(self, key: str) -> None:
-        """Forget a job that has ended."""
+        """Forget a job that has ended; a note that stays is found out by the next driver."""
         self.found.pop(key, None)
-        (self.folder / f"{key}.json").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (self.folder / f"{key}.json").unlink()
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+# What a note must hold, so that nothing that reads it has to look twice.
+SHAPE: dict[str, Any] = {
+    "token": str,
+    "index": int | None,
+    "id": str | None,
+    "fingerprint": str,
+    "name": str,
+    "rule": str,
+    "folder": str,
+    "gpus": list,
+    "time": int | float,
+}
+ID = re.compile(r"[\w-]+", re.ASCII)
+
+
+def read_note(path: Path) -> dict[str, Any] | None:
+    """A job's note, None where it is damaged or gone."""
     try:
-        note = json.loads(path.read_text())
-    except (OSError, ValueError):
+        note = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
         return None
-    return note if isinstance(note, dict) and "fingerprint" in note else None
+    if not isinstance(note, dict) or not all(
+        name in note and isinstance(note[name], kind) for name, kind in SHAPE.items()
+    ):
+        return None
+    cores = note.setdefault("cores", 1)
+    sound = note["id"] is None or ID.fullmatch(note["id"])
+    if not sound or not isinstance(cores, int) or "\0" in note["folder"]:
+        return None
+    return {**note, "gpus": [str(gpu) for gpu in note["gpus"]]}
 
 
 def prune(root: Path, days: float, keep: set[str]) -> None:
     """Drop the folders of runs that ended `days` ago, but those named in `keep`."""
     for folder in root.glob("run-*"):
-        old = folder.stat().st_mtime < time.time() - days * 86400
-        if old and str(folder) not in keep:
-            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            old = folder.stat().st_mtime < time.time() - days * 86400
+            if old and str(folder) not in keep:
+                shutil.rmtree(folder, ignore_errors=True)

@@ -26,6 +26,8 @@ class Predecessor:
     def __init__(self, notes: Notes, cluster: Slurm | Local, logger: Any, gap: float):
         self.notes, self.cluster, self.logger, self.gap = notes, cluster, logger, gap
         self._next_look = 0.0
+        if isinstance(cluster, Local):
+            cluster.remember(notes.found.values())
 
     def holds(self, task: Task) -> bool:
         """Whether a job of its may still be out, so that it must not be submitted."""
@@ -84,18 +86,23 @@ class Predecessor:
         mine = task.folder
         task.folder = Path(note["folder"])
         task.adopt(job_id)
-        result = task.path("0_result.pkl")
         # A success from before this driver's start is in the DAG already: this is another run.
-        fresh = result.exists() and result.stat().st_mtime > STARTED and task.result() == (True, "")
-        whole = known and task.path("submitted.pkl").exists()
+        fresh = _changed(task.path("0_result.pkl")) > STARTED and task.result() == (True, "")
+        whole = known and _changed(task.path("submitted.pkl")) > 0
         if note["fingerprint"] != task.fingerprint or not (whole or fresh):
             task.folder, task.id, task.info.external_jobid = mine, None, None
             return False
         task.token, task.index, task.gpus = note["token"], note["index"], tuple(note["gpus"])
-        if isinstance(self.cluster, Local):
-            self.cluster.adopt(task)
         self.logger.info(f"{task.rule}: attached to job {job_id} of an earlier run")
         return True
+
+
+def _changed(path: Path) -> float:
+    """When a file was last written; 0 where there is none, or none that can be seen."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _is(state: State | None, names: frozenset[str]) -> bool:

@@ -27,13 +27,15 @@ class JobFailed(RuntimeError):
     """The command failed; the message is all there is to say."""
 
 
-# What a pickle of containers, strings and numbers is made of. No opcode here looks anything up, calls
-# anything or sizes memory by a number in the file.
-PLAIN = frozenset(
-    "PROTO FRAME STOP MARK POP POP_MARK DUP MEMOIZE BINPUT BINGET LONG_BINGET NONE NEWTRUE NEWFALSE"
-    " BININT BININT1 BININT2 LONG1 BINFLOAT SHORT_BINUNICODE BINUNICODE BINUNICODE8 EMPTY_TUPLE"
-    " TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM SETITEMS".split()
-)
+# What a pickle of containers, strings and numbers is made of. No opcode here looks anything up,
+# calls anything or sizes memory by a number in the file.
+PLAIN = {
+    *("PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "DUP", "MEMOIZE", "BINPUT", "BINGET"),
+    *("LONG_BINGET", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1"),
+    *("BINFLOAT", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "EMPTY_TUPLE", "TUPLE"),
+    *("TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM"),
+    "SETITEMS",
+}
 LARGEST_RESULT = 1 << 24  # bytes; a traceback has thousands
 KINDS = {"success": dict, "error": str}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -124,12 +125,15 @@ class Slurm:
     def _accounted(self, ids: set[str]) -> dict[str, State]:
         command = ["sacct", "-X", "-n", "-P", "-o", "JobID,State,NodeList", "-j", _jobs(ids)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+            done = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", timeout=60, check=True
+            )
         except (OSError, subprocess.SubprocessError):
             self._sacct_from = time.time() + SACCT_AGAIN
             return {}
         rows = [line.split("|") for line in done.stdout.splitlines()]
-        return {row[0]: State(row[1].split()[0], "", row[2]) for row in rows if row[0] in ids}
+        whole = [row for row in rows if len(row) == 3 and row[0] in ids and row[1].strip()]
+        return {row[0]: State(row[1].split()[0], "", row[2]) for row in whole}
 
     def named(self, tokens: Iterable[str]) -> dict[str, list[str]] | None:
         """Ids of my jobs by the token in their comment, for tokens given. None: no answer."""
@@ -149,7 +153,9 @@ class Slurm:
         names = sorted(ids)
         for start in range(0, len(names), 500):
             command = ["scancel", "--quiet", *names[start : start + 500]]
-            subprocess.run(command, capture_output=True, timeout=120, check=False)
+            # What cannot be cancelled now is found by its note; others must not wait for it.
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                subprocess.run(command, capture_output=True, timeout=120, check=False)
 
 
 def _jobs(ids: set[str]) -> str:
@@ -164,6 +170,7 @@ def _ask(*command: str) -> str | None:
             [command[0], "--noheader", "--array", *command[1:]],
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=60,
             check=False,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
@@ -47,7 +48,7 @@ class Task:
     token: str = ""
     index: int | None = None
     id: str | None = None
-    gpus: tuple[int, ...] = ()
+    gpus: tuple[str, ...] = ()
     blockers: list[str] = field(default_factory=list)
     state: State | None = None
     since: float | None = None
@@ -86,7 +87,8 @@ class Task:
     def clear(self) -> None:
         """Drop the pickles of a success; the logs stay."""
         for ending in ("submitted.pkl", "0_result.pkl"):
-            self.path(ending).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.path(ending).unlink()
 
     def entry(self, **extra: Any) -> str:
         """One line of the ledger of jobs."""
