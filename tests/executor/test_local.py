@@ -1,5 +1,6 @@
 """Jobs as processes of this machine: each with its own GPUs, and none left behind."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,7 +9,8 @@ import time
 
 import pytest
 
-from snakemake_executor_plugin_submitit.local import visible_gpus
+from snakemake_executor_plugin_submitit import ExecutorSettings
+from snakemake_executor_plugin_submitit.local import Local
 
 SNAKEFILE = """
 rule all:
@@ -21,13 +23,14 @@ rule one:
 """
 
 
-def start(folder, gpus, seconds, *arguments):
+def start(folder, gpus, seconds, *arguments, names="0,1", **variables):
     """Snakemake on two GPUs of this machine."""
     text = SNAKEFILE.replace("GPUS", str(gpus)).replace("SECONDS", str(seconds))
     (folder / "Snakefile").write_text(text)
     command = [sys.executable, "-m", "snakemake", "--executor", "submitit", "--jobs", "10"]
-    command += ["--submitit-cluster", "local", "--submitit-gpus", "0,1", "--submitit-poll", "0.5"]
-    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / ".cache")}
+    command += ["--submitit-cluster", "local", "--submitit-poll", "0.5"]
+    command += ["--submitit-gpus", names] if names else []
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / ".cache"), **variables}
     return subprocess.Popen(
         [*command, *arguments],
         cwd=folder,
@@ -39,8 +42,12 @@ def start(folder, gpus, seconds, *arguments):
     )
 
 
-def test_parallel_jobs_never_share_a_gpu(tmp_path):
-    driver = start(tmp_path, 1, 1)
+UUIDS = ("GPU-8f2a11c0-1", "GPU-77e3d2b4-2")
+
+
+@pytest.mark.parametrize("names", [("0", "1"), UUIDS])
+def test_parallel_jobs_never_share_a_gpu(tmp_path, names):
+    driver = start(tmp_path, 1, 1, names=",".join(names))
     output, _ = driver.communicate(timeout=90)
     assert driver.returncode == 0, output
     rows = [(tmp_path / f"{i}.txt").read_text().split() for i in range(4)]
@@ -48,14 +55,14 @@ def test_parallel_jobs_never_share_a_gpu(tmp_path):
     overlapping = [(a, b) for a in spans for b in spans if a < b and b[0] < a[1]]
     assert overlapping, "the control: two jobs did run at once"
     assert all(a[2] != b[2] for a, b in overlapping)
-    assert {gpu for gpu, _, _ in rows} == {"0", "1"}
+    assert {gpu for gpu, _, _ in rows} == set(names)
 
 
 def test_more_gpus_than_there_are_is_refused(tmp_path):
     driver = start(tmp_path, 3, 0)
     output, _ = driver.communicate(timeout=60)
     assert driver.returncode == 1
-    assert "resource gpu: 3: expected at most the 2 of this machine (--submitit-gpus)" in output
+    assert "resource gpu: 3: expected at most the 2 of this machine (submitit-gpus" in output
 
 
 def test_ctrl_c_leaves_no_process_behind(tmp_path):
@@ -75,10 +82,41 @@ def test_ctrl_c_leaves_no_process_behind(tmp_path):
     assert subprocess.run(sleeping, capture_output=True).returncode == 1
 
 
-def test_gpus_come_from_the_setting_or_from_the_environment(monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
-    assert visible_gpus(None) == (2, 5)
-    assert visible_gpus("1") == (1,)
-    assert visible_gpus("") == ()
-    with pytest.raises(ValueError, match="expected indices such as 0,1,2,3"):
-        visible_gpus("GPU-8f2a")
+def test_a_gpu_job_where_the_environment_names_none_is_refused(tmp_path):
+    driver = start(tmp_path, 1, 0, names=None, CUDA_VISIBLE_DEVICES="-1")
+    output, _ = driver.communicate(timeout=60)
+    assert driver.returncode == 1
+    assert (
+        "resource gpu: 1: expected at most the 0 of this machine (CUDA_VISIBLE_DEVICES=-1,"
+        in output
+    )
+
+
+def test_a_list_that_names_a_gpu_twice_is_refused_at_once(tmp_path):
+    driver = start(tmp_path, 1, 0, names=None, CUDA_VISIBLE_DEVICES="0,0")
+    output, _ = driver.communicate(timeout=60)
+    assert driver.returncode == 1
+    assert "CUDA_VISIBLE_DEVICES: '0,0': expected indices such as 0,1,2,3" in output
+    assert "Traceback" not in output
+
+
+def test_gpus_of_a_process_that_outlived_its_driver_are_not_handed_out(tmp_path):
+    """The next driver has other jobs to run, and knows nothing of the first one's."""
+    driver = start(tmp_path, 1, 20, "--", "0.txt")
+    notes = tmp_path / ".snakemake/submitit/running"
+    end = time.time() + 60
+    while not any(json.loads(path.read_text())["id"] for path in notes.glob("*.json")):
+        assert time.time() < end
+        time.sleep(0.2)
+    (note,) = [json.loads(path.read_text()) for path in notes.glob("*.json")]
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    try:
+        second = start(tmp_path, 1, 0, "--nolock", "--", "1.txt", "2.txt")
+        output, _ = second.communicate(timeout=90)
+        assert second.returncode == 0, output
+        used = {(tmp_path / f"{i}.txt").read_text().split()[0] for i in (1, 2)}
+        assert note["gpus"] == ["0"]
+        assert used == {"1"}
+    finally:
+        Local(ExecutorSettings(gpus="0")).cancel([note["id"]])

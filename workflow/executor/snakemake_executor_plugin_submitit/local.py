@@ -4,37 +4,41 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import submitit
+from submitit.local.local import LocalJob, start_controller
 
+from snakemake_executor_plugin_submitit.gpus import visible_gpus
+from snakemake_executor_plugin_submitit.resources import Request
 from snakemake_executor_plugin_submitit.slurm import NotSubmitted
 from snakemake_executor_plugin_submitit.task import State, Task
 
 
-def visible_gpus(setting: str | None) -> tuple[int, ...]:
-    """GPU indices to hand out.
+class Processes(submitit.LocalExecutor):
+    """submitit's, which hands out GPUs by any name that CUDA knows, where its own takes indices."""
 
-    Raises:
-        ValueError: the setting, or CUDA_VISIBLE_DEVICES, does not list whole numbers.
-    """
-    text = setting if setting is not None else os.environ.get("CUDA_VISIBLE_DEVICES")
-    if text is None:
-        command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-        except (OSError, subprocess.SubprocessError):
-            return ()
-        text = ",".join(done.stdout.split())
-    try:
-        return tuple(int(word) for word in text.split(",") if word.strip())
-    except ValueError:
-        raise ValueError(
-            f"submitit-gpus or CUDA_VISIBLE_DEVICES: {text!r}: expected indices such as 0,1,2,3"
-        ) from None
+    cuda_devices = ""
+
+    def _submit_command(self, command: str) -> Any:
+        process = start_controller(
+            folder=self.folder,
+            command=command,
+            cuda_devices=self.cuda_devices,
+            timeout_min=self.parameters["timeout_min"],
+            signal_delay_s=self.parameters["signal_delay_s"],
+            setup=self.parameters["setup"],
+        )
+        return LocalJob(folder=self.folder, job_id=str(process.pid), process=process)
+
+
+class Share(NamedTuple):
+    """What a process holds of this machine."""
+
+    gpus: tuple[str, ...]
+    cores: int
 
 
 class Local:
@@ -45,32 +49,43 @@ class Local:
     def __init__(self, settings: Any):
         self.settings = settings
         self.cores = len(os.sched_getaffinity(0))
-        self.gpus = visible_gpus(settings.gpus)
-        self._running: dict[str, Task] = {}
+        self.gpus, self.source = visible_gpus(settings.gpus)
+        self._running: dict[str, Share] = {}
         self._handles: list[Any] = []  # kept unread: a process id is not given out again meanwhile
 
     def free(self, tasks: Sequence[Task]) -> list[Task]:
         """The tasks whose cores and GPUs are free now, first come first served."""
         for name in [name for name in self._running if not alive(name)]:
             del self._running[name]
-        taken = {gpu for task in self._running.values() for gpu in task.gpus}
+        taken = {gpu for share in self._running.values() for gpu in share.gpus}
         gpus = [gpu for gpu in self.gpus if gpu not in taken]
-        cores = self.cores - sum(self._cores(task) for task in self._running.values())
+        cores = self.cores - sum(share.cores for share in self._running.values())
         found = []
         for task in tasks:
             wanted = task.request.gpus
-            if wanted > len(self.gpus) or task.request.nodes > 1:
+            if self._cannot(task.request):
                 found.append(task)  # to be refused
                 continue
-            if wanted > len(gpus) or self._cores(task) > cores:
+            if wanted > len(gpus) or self._cores(task.request) > cores:
                 break
             task.gpus, gpus = tuple(gpus[:wanted]), gpus[wanted:]
-            cores -= self._cores(task)
+            cores -= self._cores(task.request)
             found.append(task)
         return found
 
-    def _cores(self, task: Task) -> int:
-        return min(self.cores, task.request.cpus * task.request.tasks)
+    def _cores(self, request: Request) -> int:
+        return min(self.cores, request.cpus * request.tasks)
+
+    def _cannot(self, request: Request) -> str:
+        """Why this machine never holds a job, "" if it can."""
+        if request.nodes > 1:
+            return f"resource nodes: {request.nodes}: expected 1 here"
+        if request.gpus > len(self.gpus):
+            has = f"at most the {len(self.gpus)} of this machine ({self.source}, --submitit-gpus)"
+            return f"resource gpu: {request.gpus}: expected {has}"
+        if request.gpus > 1 and any(name.startswith("MIG-") for name in self.gpus):
+            return f"resource gpu: {request.gpus}: expected 1: a process sees one MIG device"
+        return ""
 
     def batches(self, tasks: Sequence[Task]) -> list[list[Task]]:
         """One process each."""
@@ -80,29 +95,28 @@ class Local:
         """Start a process. Raises NotSubmitted if this machine cannot hold it."""
         (task,) = batch
         request = task.request
-        if request.nodes > 1:
-            raise NotSubmitted(f"resource nodes: {request.nodes}: expected 1 here", True)
-        if request.gpus > len(self.gpus):
-            has = f"at most the {len(self.gpus)} of this machine (--submitit-gpus)"
-            raise NotSubmitted(f"resource gpu: {request.gpus}: expected {has}", True)
-        executor = submitit.LocalExecutor(
+        if why := self._cannot(request):
+            raise NotSubmitted(why, True)
+        executor = Processes(
             task.folder, max_num_timeout=self.settings.max_timeouts, python=self.settings.python
         )
         executor.update_parameters(
             timeout_min=request.minutes,
-            gpus_per_node=request.gpus,
-            visible_gpus=task.gpus,
             signal_delay_s=self.settings.signal_delay if request.resumable else 0,
             setup=self.settings.setup.splitlines() if self.settings.setup else (),
         )
+        executor.cuda_devices = ",".join(task.gpus)
         handle = executor.submit(task.call)
         self._handles.append(handle)
         task.adopt(str(handle.job_id))
-        self._running[str(task.id)] = task
+        self._running[str(task.id)] = Share(task.gpus, self._cores(request))
 
-    def adopt(self, task: Task) -> None:
-        """Count a process that an earlier driver started."""
-        self._running[str(task.id)] = task
+    def remember(self, notes: Iterable[Mapping[str, Any]]) -> None:
+        """Count the processes that an earlier driver started, whether or not they are wanted."""
+        for note in notes:
+            if note["id"] and alive(note["id"]):
+                cores = min(self.cores, note["cores"])
+                self._running[note["id"]] = Share(tuple(note["gpus"]), cores)
 
     def states(self, ids: Iterable[str]) -> dict[str, State] | None:
         """RUNNING or FAILED; a success is told by its result file before that counts."""
@@ -153,10 +167,12 @@ class Debug(Local):
 
 def alive(name: str) -> bool:
     """Whether a process with this id is one of submitit's and lives."""
+    if not name.isdecimal():
+        return False
     try:
         command = Path("/proc", name, "cmdline").read_bytes()
         state = Path("/proc", name, "stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
+    except (OSError, IndexError):
         return False
     return b"submitit" in command and state != "Z"
 
@@ -181,5 +197,5 @@ def _descendants(root: int) -> list[int]:
 def _terminate(pid: int) -> None:
     try:
         os.kill(pid, signal.SIGTERM)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):
         return

@@ -57,8 +57,8 @@ class ExecutorSettings(ExecutorSettingsBase):
     patience: int = setting(600, "seconds for which a failing sbatch is tried again")
     gpus: Optional[str] = setting(
         None,
-        "cluster local: GPU indices to hand out, such as 0,1,2,3; default: those that"
-        " CUDA_VISIBLE_DEVICES or nvidia-smi names",
+        "cluster local: GPUs to hand out, such as 0,1,2,3, or their UUIDs; -1 for none; default:"
+        " those that CUDA_VISIBLE_DEVICES or nvidia-smi names",
     )
     keep_days: int = setting(30, "days for which the folders of ended jobs, with logs, are kept")
 
