@@ -47,9 +47,7 @@ def _parse(source: str, text: str) -> tuple[str, ...]:
     elif all(re.fullmatch(r"(GPU|MIG)-[\w/-]+", word, re.ASCII) for word in words):
         found = words
         # CUDA takes the beginning of a UUID too.
-        again = any(
-            a.startswith(b) for i, a in enumerate(words) for b in words[:i] + words[i + 1 :]
-        )
+        again = any(long.startswith(short) for short, long in pairwise(sorted(words)))
     else:
         again = True
     if again:

@@ -83,6 +83,9 @@ class Local:
         if request.gpus > len(self.gpus):
             has = f"at most the {len(self.gpus)} of this machine ({self.source}, --submitit-gpus)"
             return f"resource gpu: {request.gpus}: expected {has}"
+        if request.asks_for_gpus and not request.gpus:
+            asked = request.gres or request.flags.get("gpus-per-socket") or request.gpus_per_task
+            return f"resource for GPUs: {asked}: expected resource gpu here"
         if request.gpus > 1 and any(name.startswith("MIG-") for name in self.gpus):
             return f"resource gpu: {request.gpus}: expected 1: a process sees one MIG device"
         return ""
