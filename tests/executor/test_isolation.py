@@ -152,6 +152,21 @@ def test_a_busy_controller_is_waited_for(driver):
     assert driver.ended == {}
 
 
+def test_a_full_queue_is_waited_for_as_long_as_own_jobs_are_in_it(driver):
+    (first,) = add(driver, "a")
+    look(driver, [first])
+    driver.cluster.refused["b"] = NotSubmitted("AssocMaxSubmitJobLimit", False, full=True)
+    (second,) = add(driver, "b")
+    for _ in range(3):
+        driver._next_try, driver._failing_since = 0.0, 1.0  # it has been failing for ages
+        assert look(driver, [first, second]) == ["a", "b"]
+    finish(first)
+    look(driver, [first, second])
+    driver._next_try, driver._failing_since = 0.0, 1.0
+    assert look(driver, [second]) == [], "the control: others' jobs have its patience only"
+    assert "not submitted" in driver.ended["b"]
+
+
 def test_a_note_that_cannot_be_written_fails_its_job_alone(driver):
     (driver.notes.folder / "key-b.json").mkdir()
     tasks = add(driver, "a", "b", "c")

@@ -143,7 +143,7 @@ WRONG += ["--exclude=a --exclude=b", "-xa --exclude b", "--requeue --no-requeue"
 WRONG += ["--nodes=0", "-G a:b:2", "-G x", "--mem=lots", "--mem=5X", "-t 0", "-t 1:2:3:4"]
 WRONG += ["-t UNLIMITED", "--new-flag", "--new-flag --x=1", "'", "--prefer='a\nb'", "--prefer=a\0b"]
 WRONG += ["--x='", "--=3", "---x", "-n2 --ntasks-per-node=2", "--mem-per-cpu=1G --mem-per-gpu=1G"]
-WRONG += ["--ntasks-per-gpu=2", "--exclude --prefer=a", "-x --hold"]
+WRONG += ["--ntasks-per-gpu=2", "--exclude --prefer=a", "--prefer='a\\b'", "-x --hold"]
 
 
 @pytest.mark.parametrize("extra", WRONG)

@@ -8,6 +8,7 @@
 #   DBD=0     1: accounting with slurmdbd and MariaDB, account lab, QOS tiny (one CPU per job)
 #   AUTH=none munge: an own munged
 #   BASEPORT=17817  first of the ports: controller, -, slurmdbd, MariaDB, and 11 on for the nodes
+#   MAXARRAY=2001   MaxArraySize: one more than the largest index of an array
 #   MINJOBAGE=30    seconds that squeue remembers a finished job
 #   KILLWAIT=5      seconds between SIGTERM and SIGKILL
 #   MESSAGETIMEOUT=3  seconds that SLURM waits for an answer; a dead node is down after about
@@ -18,7 +19,7 @@ set -euo pipefail
 S=${SCRATCH:-/tmp/pdmd-slurm}
 NODES=${NODES:-2} CPUS=${CPUS:-8} GPUS=${GPUS:-4} MEM=${MEM:-20000}
 DBD=${DBD:-0} AUTH=${AUTH:-none} PORT=${BASEPORT:-17817}
-MINJOBAGE=${MINJOBAGE:-30} KILLWAIT=${KILLWAIT:-5} MESSAGETIMEOUT=${MESSAGETIMEOUT:-3}
+MAXARRAY=${MAXARRAY:-2001} MINJOBAGE=${MINJOBAGE:-30} KILLWAIT=${KILLWAIT:-5} MESSAGETIMEOUT=${MESSAGETIMEOUT:-3}
 HOST=$(hostname -s)
 for variable in $(compgen -e SLURM_ || true); do unset "$variable"; done
 export SLURM_CONF=$S/etc/slurm.conf
@@ -93,7 +94,7 @@ JobRequeue=1
 KillWait=$KILLWAIT
 MessageTimeout=$MESSAGETIMEOUT
 MinJobAge=$MINJOBAGE
-MaxArraySize=2001
+MaxArraySize=$MAXARRAY
 SlurmctldTimeout=30
 SlurmdTimeout=5
 GresTypes=gpu

@@ -10,7 +10,7 @@ import pytest
 from cluster import BASIC, PACKAGES, Cluster, missing
 
 HERE = Path(__file__).resolve().parent
-FIXTURES = ("cluster", "accounted")
+FIXTURES = ("cluster", "accounted", "short_arrays")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -40,6 +40,12 @@ def cluster() -> Iterator[Cluster]:
 def accounted() -> Iterator[Cluster]:
     """SLURM with slurmdbd, MariaDB and munge: sacct answers, and QOS tiny is enforced."""
     yield from serve(Cluster(dbd=1, auth="munge"), tuple(PACKAGES))
+
+
+@pytest.fixture(scope="module")
+def short_arrays() -> Iterator[Cluster]:
+    """SLURM that takes four tasks in an array, and no accounting."""
+    yield from serve(Cluster(maxarray=4, nodes=1), BASIC)
 
 
 @pytest.fixture(autouse=True)

@@ -253,6 +253,7 @@ class Executor(RemoteExecutor):
             return self._not_submitted(batch, NotSubmitted(str(error), error.errno not in PASSES))
         except Exception as error:  # these jobs' own trouble
             last = traceback.format_exception_only(error)[-1].strip()
+            self._cancel_lost(batch)
             return self._not_submitted(batch, NotSubmitted(last, True))
         self._failing_since, self._pause = 0.0, FIRST_PAUSE
         for task in batch:
@@ -269,6 +270,9 @@ class Executor(RemoteExecutor):
     def _not_submitted(self, batch: Sequence[Task], error: NotSubmitted) -> bool:
         """Fail jobs whose submission is hopeless, else wait; returns whether to go on."""
         now = time.time()
+        mine = error.full and any(task.id for task in self._out.values())
+        if mine:  # there is room again as they end, however long that takes
+            self._failing_since = now
         self._failing_since = self._failing_since or now
         waited = now - self._failing_since
         if error.final or waited > self.settings.patience:
@@ -276,15 +280,20 @@ class Executor(RemoteExecutor):
                 self._end(task, Verdict(False, f"not submitted: {error}"))
             return True
         self._next_try = now + self._pause
-        self.logger.warning(
-            f"submission failed ({error}): next try in {self._pause:.0f} s, for"
-            f" {self.settings.patience - waited:.0f} s more"
-        )
-        self._pause = min(60.0, self._pause * 2)
+        left = "while jobs of this run are in the queue"
+        if not mine:
+            left = f"for {self.settings.patience - waited:.0f} s more"
+        self.logger.warning(f"submission failed ({error}): next try in {self._pause:.0f} s, {left}")
+        shorter = error.full and len(batch) > 1  # the next array is half as long
+        self._pause = FIRST_PAUSE if shorter else min(60.0, self._pause * 2)
+        self._cancel_lost(batch)
+        return False
+
+    def _cancel_lost(self, batch: Sequence[Task]) -> None:
+        """Cancel what a submission that failed may have left in the queue all the same."""
         lost = self.cluster.named([batch[0].token])
         if lost:
             self.cluster.cancel([name for names in lost.values() for name in names])
-        return False
 
     # -- watching -------------------------------------------------------------------------------
 

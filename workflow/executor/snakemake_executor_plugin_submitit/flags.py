@@ -75,6 +75,11 @@ class Wrong(ValueError):
     """A flag that makes no sense; the message says what was expected."""
 
 
+def plain(text: str) -> bool:
+    """Whether sbatch takes a quoted string in a script as it is: it drops backslashes."""
+    return text.isprintable() and "\\" not in text
+
+
 def whole(text: str) -> int:
     """A count of at least 1. Raises Wrong."""
     if not re.fullmatch(r"0*[1-9]\d{0,8}", text, re.ASCII):
@@ -223,8 +228,8 @@ def _check(name: str, value: str | None, given: set[str]) -> None:
         raise Wrong(f"--{name} without a value")
     if name not in SWITCHES | OPTIONAL and (not value or re.match(r"-\D", value)):
         raise Wrong(f"a value, as in --{name}=value")  # not the flag behind it
-    if value is not None and not value.isprintable():
-        raise Wrong("a value of one line")
+    if value is not None and not plain(value):
+        raise Wrong("a value of one line, without a backslash")
     if name == "export" and value is not None and value.partition(",")[0] != "ALL":
         raise Wrong("ALL, or ALL,NAME=value: a job needs the environment of Snakemake")
 

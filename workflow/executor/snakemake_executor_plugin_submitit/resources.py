@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
 
-from snakemake_executor_plugin_submitit.flags import RESOURCES, read_flags
+from snakemake_executor_plugin_submitit.flags import RESOURCES, plain, read_flags
 
 # The names under which a resource is known, here and to other executors of Snakemake.
 NAMES = {
@@ -155,7 +155,7 @@ class Wishes:
             raise wrong(source, value, quoted)
         if key in LISTS:
             value = re.sub(r"\s*,\s*", ",", value.strip())
-        fine = value.isprintable() and value.strip()
+        fine = plain(value) and value.strip()
         if not fine or (key in NO_SPACES and re.search(r"\s", value)):
             raise wrong(source, value, "a name, or several with commas between them")
         return value
