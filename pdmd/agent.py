@@ -27,6 +27,7 @@ from typing import Any
 from pdmd.errors import PeerLost
 from pdmd.stop import SIGNALS, STATUS
 
+SECRET = "PDMD_RENDEZVOUS"  # in the environment, where other users do not see it
 MARK = "pdmd-agent "  # what a report starts with, on stderr
 ENDED = (STATUS, *(-number for number in SIGNALS))  # exit statuses of workers told to stop
 LOST_PATIENCE = 5.0  # seconds in which the node where it began can say so first
@@ -48,6 +49,11 @@ def host() -> str:
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
+def node_rank() -> int:
+    """This node's place in the allocation."""
+    return int(os.environ.get("SLURM_NODEID", "0"))
+
+
 def node_address(node: str) -> str:
     """Where a node of the cluster is reached; the name itself if Slurm does not say."""
     command = ["scontrol", "show", "node", node]
@@ -57,6 +63,14 @@ def node_address(node: str) -> str:
         return node
     found = re.search(r"\bNodeAddr=(\S+)", done.stdout)
     return found[1] if found else node
+
+
+def address_towards(host: str) -> str:
+    """The address of this machine by which it reaches a host. Raises OSError."""
+    family, kind, _, _, address = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind) as probe:
+        probe.connect(address)  # sends nothing
+        return str(probe.getsockname()[0])
 
 
 def workers() -> list[int]:
@@ -93,43 +107,51 @@ def _torchrun(args: argparse.Namespace, logs: str) -> list[str]:
     found = [
         f"--nnodes={args.nodes}",
         f"--nproc-per-node={args.processes}",
-        "--rdzv-backend=c10d",
+        "--rdzv-backend=pdmd",
         f"--rdzv-endpoint={args.endpoint}",
-        f"--rdzv-id={args.id}",
+        f"--rdzv-id={os.environ.pop(SECRET)}",
+        f"--rdzv-conf=rank={node_rank() if args.nodes > 1 else 0}",
         "--max-restarts=0",
         "--signals-to-handle=SIGQUIT",  # the others are ours
         f"--log-dir={logs}",
     ]
-    if args.nodes > 1:  # names decide nothing: emulated nodes share one machine
-        hosts = os.environ.get("SLURM_NODEID", "0") == "0"
-        found += [f"--rdzv-conf=is_host={str(hosts).lower()}"]
-        found += [f"--local-addr={node_address(host())}"]
     return [*found, "--module", "pdmd", *args.command]
 
 
 def _tell(failures: Mapping[int, Any], nodes: int) -> int:
     """Report how workers ended; returns the agent's exit status."""
     failed = {rank: found for rank, found in failures.items() if found.exitcode not in ENDED}
+    words = {rank: _word(found) for rank, found in failed.items()}
     for rank, found in failed.items():
-        data = found.error_file_data if isinstance(found.error_file_data, dict) else {}
+        data = words[rank]
         text = data.get("message") if "time" in data else None
         if text is None and found.exitcode < 0:
-            text = f"ended by {signal.Signals(-found.exitcode).name}"
+            text = f"ended by {_signal_name(-found.exitcode)}"
         moment, lost = data.get("time", time.time()), data.get("lost", False)
         text = text or f"ended with exit status {found.exitcode}, without a word"
         _report(rank=rank, status=found.exitcode, text=text, time=moment, lost=lost)
     if not failed:
         _report(stopped=True)
         return 0
-    if nodes > 1 and all(found.error_file_data.get("lost") for found in failed.values()):
+    if nodes > 1 and all(data.get("lost") for data in words.values()):
         time.sleep(LOST_PATIENCE)
     return 1
+
+
+def _word(found: Any) -> dict[str, Any]:
+    """What a worker left of its end."""
+    return found.error_file_data if isinstance(found.error_file_data, dict) else {}
+
+
+def _signal_name(number: int) -> str:
+    known = {int(each): each.name for each in signal.Signals}
+    return known.get(number, f"signal {number}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run this node's workers to their end. Exit status 0 also where they were told to stop."""
     parser = argparse.ArgumentParser(prog="pdmd.agent", description=__doc__)
-    for name, kind in (("nodes", int), ("processes", int), ("endpoint", str), ("id", str)):
+    for name, kind in (("nodes", int), ("processes", int), ("endpoint", str)):
         parser.add_argument(f"--{name}", type=kind, required=True)
     parser.add_argument("command", nargs="+", help="pdmd's arguments, after --")
     args = parser.parse_args(arguments)
@@ -143,6 +165,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from torch.distributed import run
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+        from pdmd import rendezvous
+
+        rendezvous.register()
+        first = args.endpoint.rpartition(":")[0].strip("[]")
+        rendezvous.stay_at(address_towards(first))
         with tempfile.TemporaryDirectory(prefix="pdmd-agent-") as logs:
             try:
                 run.run(run.parse_args(_torchrun(args, logs)))

@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from pdmd.agent import MARK, node_address
+from pdmd.agent import MARK, SECRET, address_towards, node_address
 from pdmd.errors import UserError
 from pdmd.stop import Listener, Stopped, dying_with_parent
 
 PARALLEL = ("fit", "distill")  # the commands that share their work out
 AGAIN = 10.0  # seconds after which a stop signal is passed on again: it may have come too early
+REPORTED = {"host": str, "rank": int | None, "status": int, "time": int | float, "lost": bool}
 SLURM_SAYS = re.compile(r"srun: |slurmstepd(-\S+)?: ")  # how Slurm's own lines begin
 
 
@@ -67,9 +68,11 @@ class Account:
         """Take the agents' reports out of their stderr and show all else."""
         for line in stream:
             before, found, report = line.partition(MARK)
-            if found:
-                value = json.loads(report)
-                self.stopped |= value.get("stopped", False)
+            value = _report(report) if found else None
+            if value is None:
+                before, found = line, ""
+            else:
+                self.stopped |= bool(value.get("stopped", False))
                 if "text" in value:
                     self.failures.append(value)
             if SLURM_SAYS.match(before):
@@ -83,6 +86,18 @@ class Account:
         if not own and self.stopped:
             return None
         return min(own or self.failures, key=lambda value: float(value["time"]), default=None)
+
+
+def _report(text: str) -> dict[str, Any] | None:
+    """An agent's report; None where a worker has printed something like one."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict) or ("text" in value and not value.keys() >= REPORTED.keys()):
+        return None
+    sound = all(isinstance(value[name], kind) for name, kind in REPORTED.items() if name in value)
+    return value if sound else None
 
 
 def launch(nodes: int, processes: int, gpus: int, command: Sequence[str]) -> int:
@@ -126,24 +141,35 @@ def agent_command(
     Raises:
         UserError: more nodes than one, and no allocation of as many.
     """
-    job, restarts = environment.get("SLURM_JOB_ID"), environment.get("SLURM_RESTART_COUNT", "0")
-    name = f"{job}-{restarts}" if job else uuid.uuid4().hex
-    agent = [sys.executable, "-m", "pdmd.agent"]
-    agent += [f"--nodes={nodes}", f"--processes={processes}", f"--id={name}"]
+    job = environment.get("SLURM_JOB_ID")
+    agent = [sys.executable, "-m", "pdmd.agent", f"--nodes={nodes}", f"--processes={processes}"]
     if nodes == 1:
-        return [*agent, "--endpoint=localhost:0", "--", *command]
+        return [*agent, "--endpoint=127.0.0.1:0", "--", *command]
     held = environment.get("SLURM_JOB_NUM_NODES", "no")
     if not job or held != str(nodes):
         raise UserError(f"launch: --nodes: {nodes}: expected as many as Slurm gave: {held} nodes")
-    address = node_address(first_host(environment["SLURM_JOB_NODELIST"]))
+    address = own_address(environment["SLURM_JOB_NODELIST"])
     endpoint = f"--endpoint={address}:{free_port(20000 + int(job) % 20000)}"
     srun = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
     srun += ["--cpu-bind=none", "--kill-on-bad-exit=1", "--export=ALL"]
     return [*srun, *agent, endpoint, "--", *command]
 
 
-def first_host(nodes: str) -> str:
-    """The first of a list of nodes in Slurm's notation. Raises UserError."""
+def own_address(nodes: str) -> str:
+    """The address by which this node, the first, reaches the others. Raises UserError.
+
+    Its own name may mean loopback here, and another's does not.
+    """
+    last = node_address(hosts(nodes)[-1])
+    try:
+        address = address_towards(last)
+    except OSError as error:
+        raise UserError(f"launch: {last}: {error}: expected a node that can be reached") from error
+    return f"[{address}]" if ":" in address else address
+
+
+def hosts(nodes: str) -> list[str]:
+    """A list of nodes in Slurm's notation, one by one. Raises UserError."""
     command = ["scontrol", "show", "hostnames", nodes]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
@@ -151,7 +177,7 @@ def first_host(nodes: str) -> str:
         raise UserError(f"launch: {' '.join(command)}: {error}: expected host names") from error
     if not done.stdout.strip():
         raise UserError(f"launch: {' '.join(command)}: {done.stderr.strip()}: expected host names")
-    return done.stdout.split()[0]
+    return done.stdout.split()
 
 
 def free_port(start: int) -> int:
@@ -177,6 +203,7 @@ def _run(program: Sequence[str], told: Listener, account: Account, through_srun:
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
+        env={**os.environ, SECRET: secrets.token_hex(16)},
         start_new_session=True,
         preexec_fn=dying_with_parent(signal.SIGTERM),
     )

@@ -339,7 +339,6 @@ def test_an_agent_is_started_on_every_node(scontrol):
         "--kill-on-bad-exit=1",
         "--export=ALL",
         "--processes=4",
-        "--id=20007-3",
     }
     assert wanted < set(found)
     (endpoint,) = (word for word in found if word.startswith("--endpoint="))
@@ -394,6 +393,17 @@ def test_the_first_to_fail_of_its_own_is_to_blame():
     assert account(failure(0, 2.0, True), failure(1, 1.0, True)).culprit()["rank"] == 1
     assert account(failure(0, 2.0, True), {"stopped": True}).culprit() is None
     assert account().culprit() is None
+
+
+@pytest.mark.parametrize(
+    "report", ["", "{", "[1]", "3", '{"text": "x"}', '{"text": 3, "time": "a"}']
+)
+def test_a_line_like_a_report_is_a_line(report, capsys):
+    """A worker may print anything: its reader must go on, or the worker waits for it for ever."""
+    odd = f"{agent.MARK}{report}\n"
+    found = account(failure(0, 1.0), other=["before\n", odd, "after\n"])
+    assert capsys.readouterr().err == f"before\n{odd}after\n"
+    assert found.culprit()["rank"] == 0, "the control: true reports count"
 
 
 def test_other_lines_are_shown_and_slurms_are_held_back(capsys):
