@@ -70,6 +70,18 @@ def test_a_job_that_has_failed_and_does_not_leave():
         ("QOSMaxCpuPerJobLimit", "quality of service"),
         ("AssocGrpGRES", "account"),
         ("SomethingNew", "man squeue"),
+        ("JobHoldMaxRequeue", "requeued too often"),
+        ("ReservationDeleted", "reservation"),
+        ("MaxMemPerLimit", "more memory"),
+        ("DeadLine", "deadline"),
+        ("QOSMinGRES", "asks for less"),
+        ("QOSMaxWallDurationPerJobLimit", "(its own request)"),
+        ("QOSMaxGRESPerUser", "(others' too)"),
+        ("MaxGRESPerAccount", "quality of service"),
+        ("MaxJobsPerAccount", "quality of service"),
+        ("AssocGrpBilling", "account"),
+        ("ReqNodeNotAvail, UnavailableNodes:n7", "a node that it asks for"),
+        ("job requeued in held state", "scontrol release"),
     ],
 )
 def test_a_reason_is_told_in_words(reason, words):
@@ -79,3 +91,19 @@ def test_a_reason_is_told_in_words(reason, words):
 
 def test_reasons_that_pass_are_not_told():
     assert {"Resources", "Priority", "BeginTime", "None", ""} <= PASSING
+
+
+# Of Slurm's page of job reason codes, but the families QOS..., Assoc... and Max...PerAccount.
+CODES = """AccountingPolicy AccountNotAllowed BadConstraints BeginTime BurstBufferOperation
+BurstBufferResources BurstBufferStageIn Cleaning Constraints DeadLine Dependency
+DependencyNeverSatisfied FedJobLock FrontEndDown InactiveLimit InvalidAccount InvalidQOS
+JobArrayTaskLimit JobHeldAdmin JobHeldUser JobHoldMaxRequeue JobLaunchFailure Licenses
+MaxMemPerLimit MaxPoweredUpNodes MpiPortsBusy NodeDown None NonZeroExitCode OutOfMemory
+PartitionConfig PartitionDown PartitionInactive PartitionNodeLimit PartitionTimeLimit Priority
+Prolog QOSNotAllowed QOSUsageThreshold RaisedSignal ReqNodeNotAvail Reservation
+ReservationDeleted Resources SchedDefer SystemFailure TimeLimit"""
+
+
+def test_every_reason_that_slurm_gives_passes_or_has_its_words():
+    for reason in CODES.split():
+        assert (reason in PASSING) != (hint(reason) != "see JOB REASON CODES in man squeue"), reason

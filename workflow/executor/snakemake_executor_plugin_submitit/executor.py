@@ -27,10 +27,17 @@ from snakemake_interface_executor_plugins.executors.real import RealExecutor
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 
 from snakemake_executor_plugin_submitit.local import Debug, Local
-from snakemake_executor_plugin_submitit.notes import Notes, fingerprint_of, key_of, prune
+from snakemake_executor_plugin_submitit.notes import (
+    Notes,
+    fingerprint_of,
+    key_of,
+    private_folder,
+    prune,
+)
 from snakemake_executor_plugin_submitit.predecessor import Predecessor
 from snakemake_executor_plugin_submitit.resources import Request
 from snakemake_executor_plugin_submitit.runner import SnakemakeJob
+from snakemake_executor_plugin_submitit.settings import check_settings
 from snakemake_executor_plugin_submitit.slurm import NotSubmitted, Slurm
 from snakemake_executor_plugin_submitit.task import State, Task
 from snakemake_executor_plugin_submitit.verdict import LIVE, PASSING, Verdict, hint, judge
@@ -69,12 +76,16 @@ class Executor(RemoteExecutor):
     def _set_up(self, settings: Any) -> None:
         self.settings = settings
         self.root = Path(settings.folder).absolute()
-        self.root.mkdir(parents=True, exist_ok=True)
-        self._lock_folder()
-        self.notes = Notes(self.root / "running", self.logger)
         self.token = f"smk-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
         self.folder = self.root / f"run-{self.token[4:]}"
-        self.folder.mkdir(exist_ok=True)
+        try:
+            check_settings(settings)
+            private_folder(self.root, self.logger)
+            self._lock_folder()
+            self.notes = Notes(self.root / "running", self.logger)
+            private_folder(self.folder)
+        except ValueError as error:
+            raise WorkflowError(str(error)) from None
         prune(self.root, settings.keep_days, {note["folder"] for note in self.notes.found.values()})
         self.cluster = self._find_cluster()
         self._gap = float(settings.poll)

@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import shutil
+import stat
 import time
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,36 @@ def _hash(value: Any) -> str:
     return hashlib.sha1(repr(value).encode()).hexdigest()
 
 
+def private_folder(path: Path, logger: Any = None) -> None:
+    """Make a folder that nobody else enters, whatever the umask: jobs run what lies in it.
+
+    One of another user is refused. One's own that others may enter is closed to them, and where
+    they might have written into it that is said.
+
+    Raises:
+        ValueError: it is another user's, no folder, or cannot be closed.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = path.stat()
+        mode = stat.S_IMODE(found.st_mode)
+        if found.st_uid != os.geteuid():
+            raise ValueError(
+                f"{path}: of user {found.st_uid}: expected a folder of your own, since jobs run"
+                " what lies in it (--submitit-folder)"
+            )
+        if mode != 0o700:
+            path.chmod(0o700)
+    except OSError as error:
+        raise ValueError(
+            f"{path}: {error.strerror}: expected a folder for you alone (--submitit-folder)"
+        ) from None
+    if mode & 0o022:
+        (logger or logging.getLogger(__name__)).warning(
+            f"{path}: others could write here until now: closed to them (mode 0700)"
+        )
+
+
 class Notes:
     """One small file a job that is out, under `folder`.
 
@@ -55,7 +86,7 @@ class Notes:
 
     def __init__(self, folder: Path, logger: Any = None):
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder, logger)
         self.found: dict[str, dict[str, Any]] = {}
         for path in folder.glob("*.json"):
             note = read_note(path)

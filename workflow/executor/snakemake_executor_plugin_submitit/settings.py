@@ -63,6 +63,29 @@ class ExecutorSettings(ExecutorSettingsBase):
     keep_days: int = setting(30, "days for which the folders of ended jobs, with logs, are kept")
 
 
+LEAST = {
+    "runtime": 1,
+    "array_size": 1,
+    "array_parallelism": 1,
+    "max_timeouts": 0,
+    "signal_delay": 0,
+    "grace": 0,
+    "kill_wait": 0,
+    "poll": 0,
+    "patience": 0,
+    "keep_days": 0,
+}
+
+
+def check_settings(settings: ExecutorSettings) -> None:
+    """Refuse numbers that make no sense. Raises ValueError."""
+    for name, least in LEAST.items():
+        value = getattr(settings, name)
+        if not isinstance(value, int | float) or not least <= value < float("inf"):
+            flag = name.replace("_", "-")
+            raise ValueError(f"submitit-{flag}: {value!r}: expected a number of at least {least}")
+
+
 common_settings = CommonSettings(
     non_local_exec=True,
     implies_no_shared_fs=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,7 +16,8 @@ LOST = frozenset({"NODE_FAIL", "PREEMPTED", "BOOT_FAIL"})  # Slurm puts these ba
 PASSING = frozenset(
     "None Priority Resources Dependency BeginTime Cleaning Prolog Reservation Licenses"
     " JobArrayTaskLimit SchedDefer RaisedSignal WaitingForScheduling JobLaunch Resuming NodeReboot"
-    " StagingIn".split()
+    " StagingIn BurstBufferResources BurstBufferStageIn FedJobLock MaxPoweredUpNodes MpiPortsBusy"
+    " InactiveLimit".split()
 ) | {""}
 
 HINTS = {
@@ -25,16 +27,32 @@ HINTS = {
     "PartitionDown": "the partition is down",
     "PartitionInactive": "the partition is inactive",
     "ReqNodeNotAvail": "a node that it asks for is down, drained, reserved or does not exist",
+    "Constraints": "no node that is free satisfies its constraints",
     "BadConstraints": "no node satisfies its constraints",
+    "AccountingPolicy": "a limit of the account or quality of service stands against it",
     "AccountNotAllowed": "the account may not use the partition",
     "QOSNotAllowed": "the quality of service may not be used here",
+    "QOSUsageThreshold": "the account has used more than its share for this quality of service",
     "InvalidAccount": "there is no such account",
     "InvalidQOS": "there is no such quality of service",
     "JobHeldUser": "it is held: scontrol release",
     "JobHeldAdmin": "an administrator holds it",
+    "JobHoldMaxRequeue": "it was requeued too often and is held: scontrol release",
     "DependencyNeverSatisfied": "a job that it depends on failed",
+    "DeadLine": "it cannot end before its deadline",
+    "ReservationDeleted": "the reservation that it asks for is no more",
+    "MaxMemPerLimit": "it asks for more memory for a node or CPU than the partition allows",
     "NodeDown": "a node that it needs is down",
+    "FrontEndDown": "no front end is up",
+    "BurstBufferOperation": "its burst buffer failed: scontrol show burstbuffer",
+    "JobLaunchFailure": "its start failed: scontrol release",
+    "SystemFailure": "Slurm, the network or a file system failed: scontrol release",
+    "NonZeroExitCode": "it ended with an error and is held: scontrol release",
+    "TimeLimit": "its walltime passed and it is held: scontrol release",
+    "OutOfMemory": "it used more memory than it asked for and is held: scontrol release",
     "launch failed requeued held": "its start failed: scontrol release",
+    "launch failure limit exceeded requeued held": "its start failed too often: scontrol release",
+    "job requeued in held state": "it was requeued and is held: scontrol release",
 }
 
 
@@ -42,11 +60,17 @@ def hint(reason: str) -> str:
     """What a reason to wait means, in words."""
     if reason in HINTS:
         return HINTS[reason]
-    if reason.startswith(("QOS", "Assoc")):
-        of = "quality of service" if reason.startswith("QOS") else "account"
-        alone = "its own request" if "PerJob" in reason or "PerNode" in reason else "others' too"
-        return f"a limit of the {of} stands against it ({alone})"
-    return "see JOB REASON CODES in man squeue"
+    if reason.startswith("ReqNodeNotAvail"):  # with what is not available behind it
+        return HINTS["ReqNodeNotAvail"]
+    who = re.match(r"(QOS|Assoc)|Max\w*PerAccount$", reason)
+    if who is None:
+        return "see JOB REASON CODES in man squeue"
+    of = "account" if who[1] == "Assoc" else "quality of service"
+    if re.match(r"QOSMin", reason):
+        return f"it asks for less than the {of} wants of a job"
+    alone = re.search(r"PerJob|PerNode|WallDuration", reason)
+    which = "its own request" if alone else "others' too"
+    return f"a limit of the {of} stands against it ({which})"
 
 
 ENDINGS = {
