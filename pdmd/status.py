@@ -6,6 +6,7 @@ It reads what is there anyway: the executor's notes, one squeue, the training jo
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Sequence
@@ -34,12 +35,18 @@ class Out:
 
 def jobs_out(notes: Path = NOTES) -> list[Out]:
     """The jobs that the executor has noted, with what Slurm says of them."""
-    found = []
+    found, damaged = [], []
     for path in notes.glob("*.json"):
         try:
-            found.append(json.loads(path.read_text()))
-        except (OSError, ValueError):
+            note = json.loads(path.read_bytes())
+        except FileNotFoundError:
             continue  # it ended at this moment
+        except (OSError, ValueError, RecursionError):
+            note = None
+        if _is_note(note):
+            found.append(note)
+        else:
+            damaged.append(Out("-", path.stem, f"its note is damaged: {path}", 0.0))
     states = queue_states([note["id"] for note in found if note["id"]])
     rows = [
         Out(
@@ -50,7 +57,19 @@ def jobs_out(notes: Path = NOTES) -> list[Out]:
         )
         for note in found
     ]
-    return sorted(rows, key=lambda row: (not row.queue.startswith("running"), row.since))
+    return sorted(
+        [*rows, *damaged], key=lambda row: (not row.queue.startswith("running"), row.since)
+    )
+
+
+def _is_note(note: Any) -> bool:
+    """Whether a note holds what is shown of it."""
+    shape = {"id": str | None, "name": str, "time": int | float}
+    return (
+        isinstance(note, dict)
+        and all(name in note and isinstance(note[name], kind) for name, kind in shape.items())
+        and (note["id"] is None or re.fullmatch(r"\w[\w-]*", note["id"], re.ASCII) is not None)
+    )
 
 
 def queue_states(ids: Sequence[str]) -> dict[str, str]:
@@ -61,7 +80,12 @@ def queue_states(ids: Sequence[str]) -> dict[str, str]:
     command = ["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r|%N|%M|%L"]
     try:
         done = subprocess.run(
-            [*command, "--jobs", jobs], capture_output=True, text=True, timeout=60, check=False
+            [*command, "--jobs", jobs],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=60,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         alive = {name for name in ids if Path("/proc", name).exists()}

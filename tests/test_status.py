@@ -75,3 +75,24 @@ def test_what_the_queue_does_not_say(tmp_path, squeue):
     squeue("", 1)
     lines = status.status_lines(tmp_path, tmp_path / "notes")
     assert any("9  bank    the queue does not answer" in line for line in lines)
+
+
+def test_a_damaged_note_is_named_and_hides_no_other(tmp_path, squeue):
+    squeue("7|RUNNING|None|n1|1:00|9:00")
+    note(tmp_path / "notes", "7", "bank")
+    values = [
+        [],
+        {},
+        3,
+        {"id": 7, "name": "x", "time": 0},
+        {"id": "--help", "name": "x", "time": 0},
+    ]
+    values += [{"id": None, "name": None, "time": 0}, {"id": "1", "name": "x", "time": "now"}]
+    for i, value in enumerate(values):
+        (tmp_path / f"notes/{i}.json").write_text(json.dumps(value))
+    (tmp_path / "notes/half.json").write_bytes(b'{"id": "\xff')
+    (tmp_path / "notes/folder.json").mkdir()
+    lines = status.status_lines(tmp_path, tmp_path / "notes")
+    assert "bank    running on n1" in lines[0]
+    assert len(lines) == 1 + len(values) + 2
+    assert all("its note is damaged: " in line for line in lines[1:])

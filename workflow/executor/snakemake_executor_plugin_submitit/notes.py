@@ -136,7 +136,7 @@ SHAPE: dict[str, Any] = {
     "gpus": list,
     "time": int | float,
 }
-ID = re.compile(r"[\w-]+", re.ASCII)
+ID = re.compile(r"\w[\w-]*", re.ASCII)
 
 
 def read_note(path: Path) -> dict[str, Any] | None:
