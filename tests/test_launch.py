@@ -355,6 +355,13 @@ def test_a_smaller_allocation_is_refused(scontrol):
         launch.agent_command(2, 1, ["fit"], {**SLURM, "SLURM_JOB_NODELIST": "n9"})
 
 
+def test_a_node_that_cannot_be_reached_is_named(monkeypatch):
+    monkeypatch.setattr(launch, "hosts", lambda nodes: ["n1", "no-such-host.invalid"])
+    monkeypatch.setattr(launch, "node_address", lambda node: node)
+    with pytest.raises(UserError, match=r"launch: no-such-host.invalid: .*: expected a node"):
+        launch.agent_command(2, 1, ["fit"], SLURM)
+
+
 def test_a_node_is_reached_where_slurm_says(scontrol):
     assert agent.node_address("n2") == "127.0.0.1"
     assert agent.node_address("elsewhere") == "elsewhere"

@@ -58,6 +58,8 @@ def test_memory_of_a_node_or_of_a_cpu():
 def test_only_a_resumable_job_is_signalled():
     assert asked(resumable=1)["additional_parameters"]["signal"] == "B:USR2@120"
     assert asked(resumable=0)["additional_parameters"]["signal"] == "B:CONT@1"
+    assert asked(resumable="0")["additional_parameters"]["signal"] == "B:CONT@1"
+    assert asked(resumable=2)["additional_parameters"]["signal"] == "B:USR2@120", "of a group"
 
 
 def test_further_flags_in_each_spelling():

@@ -138,11 +138,13 @@ class Wishes:
         return int(number)
 
     def switch(self, key: str) -> bool:
-        """Yes or no. Raises ValueError."""
+        """Yes or no; a group's is the sum of its jobs'. Raises ValueError."""
         name, value = self._found.get(key, (key, 0))
-        if str(value) not in ("0", "1", "False", "True"):
+        if isinstance(value, bool):
+            return value
+        if not re.fullmatch(r"\d{1,9}", str(value), re.ASCII):
             raise wrong(name, value, "0 or 1")
-        return str(value) in ("1", "True")
+        return int(value) > 0
 
     def text(self, key: str, default: Any = None, setting: str = "") -> str | None:
         """A string, else the setting's; None where there is none. Raises ValueError."""
