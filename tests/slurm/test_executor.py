@@ -97,11 +97,11 @@ def test_the_queue_shows_names_that_a_person_can_read(many):
 
 
 def test_a_killed_driver_finds_the_jobs_of_its_arrays(many):
-    many.many(6, 6, arrays=True)
+    many.many(6, 15, arrays=True)
     many.cluster.wait(lambda: (many.folder / "starts.txt").exists(), 20, "the first job")
     many.kill()
     many.unlock()
-    many.many(6, 6, "--rerun-incomplete", arrays=True)
+    many.many(6, 15, "--rerun-incomplete", arrays=True)
     assert many.end() == 0, many.output()
     assert many.output().count("one: attached to job") >= 1
     assert many.submissions("one") == 0
