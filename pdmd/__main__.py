@@ -3,5 +3,7 @@
 import sys
 
 from pdmd.cli import main
+from pdmd.stop import own_process
 
+own_process()
 sys.exit(main())

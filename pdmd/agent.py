@@ -30,6 +30,7 @@ from pdmd.stop import SIGNALS, STATUS
 SECRET = "PDMD_RENDEZVOUS"  # in the environment, where other users do not see it
 MARK = "pdmd-agent "  # what a report starts with, on stderr
 ENDED = (STATUS, *(-number for number in SIGNALS))  # exit statuses of workers told to stop
+_logs: Path | None = None  # torchrun's, which it fills when it starts workers
 LOST_PATIENCE = 5.0  # seconds in which the node where it began can say so first
 
 
@@ -94,8 +95,13 @@ def _forward(number: int, frame: FrameType | None) -> None:
             os.kill(pid, number)
         except ProcessLookupError:
             continue
-    if not found:
+    if not found and not _started():
         raise SystemExit(STATUS)
+
+
+def _started() -> bool:
+    """Whether there have been workers: where none is left they have ended, and that counts."""
+    return _logs is not None and (not _logs.exists() or any(_logs.iterdir()))
 
 
 def _report(**value: Any) -> None:
@@ -150,6 +156,7 @@ def _signal_name(number: int) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run this node's workers to their end. Exit status 0 also where they were told to stop."""
+    global _logs
     parser = argparse.ArgumentParser(prog="pdmd.agent", description=__doc__)
     for name, kind in (("nodes", int), ("processes", int), ("endpoint", str)):
         parser.add_argument(f"--{name}", type=kind, required=True)
@@ -171,6 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         first = args.endpoint.rpartition(":")[0].strip("[]")
         rendezvous.stay_at(address_towards(first))
         with tempfile.TemporaryDirectory(prefix="pdmd-agent-") as logs:
+            _logs = Path(logs)
             try:
                 run.run(run.parse_args(_torchrun(args, logs)))
             except ChildFailedError as error:

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from pdmd.agent import MARK, SECRET, address_towards, node_address
 from pdmd.errors import UserError
-from pdmd.stop import Listener, Stopped, dying_with_parent
+from pdmd.stop import Listener, Stopped, dying_with_parent, finish
 
 PARALLEL = ("fit", "distill")  # the commands that share their work out
 AGAIN = 10.0  # seconds after which a stop signal is passed on again: it may have come too early
@@ -121,8 +121,10 @@ def launch(nodes: int, processes: int, gpus: int, command: Sequence[str]) -> int
     with Listener() as told:
         status = _run(program, told, account, through_srun=nodes > 1)
         culprit = account.culprit()
-        if culprit is None and (account.stopped or told.received):
+        if culprit is None and (account.stopped or (told.received and status)):
             raise Stopped("")
+        if not status:  # all is written, however late a signal came
+            finish()
     if culprit is not None:
         return _blame(culprit, nodes * processes)
     print("".join(account.held) if status else "", end="", file=sys.stderr)

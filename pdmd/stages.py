@@ -31,6 +31,7 @@ from pdmd.outputs import PHASE, PROVENANCE, SAMPLES, data_reads, frozen_reads, s
 from pdmd.paths import Paths
 from pdmd.phases import Phase, split_phases, step_grid
 from pdmd.rollout import sample
+from pdmd.stop import finish
 from pdmd.storage import (
     fingerprint,
     load_tensors,
@@ -50,10 +51,12 @@ def holding(state: Path, world: World) -> Iterator[None]:
     if not world.leads:
         world.barrier()
         yield
+        finish()
         return
     with alone(state):
         world.barrier()
         yield
+        finish()
         clear_state(state)
 
 

@@ -22,6 +22,26 @@ def dying_with_parent(number: int) -> Callable[[], None]:
     return lambda: libc.prctl(PR_SET_PDEATHSIG, number)
 
 
+_own = False  # whether this process runs one command and ends
+
+
+def own_process() -> None:
+    """Say that this process runs one command and ends."""
+    global _own
+    _own = True
+
+
+def finish() -> None:
+    """All is written: a stop signal on the way to the exit changes nothing any more.
+
+    The exit status would else say that the job failed, and its results would be dropped. Only in a
+    process of its own, whose handlers nobody needs again.
+    """
+    if _own and threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+
 class Stopped(Exception):
     """The run has saved because it was told to stop; the message is for people, "" for none."""
 
@@ -54,7 +74,8 @@ class Listener:
     ) -> None:
         for number, handler in self._before.items():
             before = signal.SIG_DFL if handler is None else handler
-            signal.signal(number, signal.SIG_IGN if isinstance(error, Stopped) else before)
+            if signal.getsignal(number) == self._note:  # not where `finish` came between
+                signal.signal(number, signal.SIG_IGN if isinstance(error, Stopped) else before)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = self.received or number

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,25 @@ def test_a_signal_to_every_process_at_once_stops_as_one_does(copied, tiny):
     assert status == 143
     assert len(errors.splitlines()) == 1
     assert gone(below)
+
+
+@pytest.mark.parametrize(("workers", "leaves"), [([], True), (["attempt_0"], False)])
+def test_an_agent_leaves_at_a_signal_only_before_its_workers(
+    tmp_path, monkeypatch, workers, leaves
+):
+    """Afterwards they have ended by themselves: that they were told to stop would be wrong."""
+    monkeypatch.setattr(agent, "workers", list)
+    monkeypatch.setattr(agent, "_logs", tmp_path / "logs")
+    (tmp_path / "logs").mkdir()
+    for name in workers:
+        (tmp_path / "logs" / name).mkdir()
+    with pytest.raises(SystemExit) if leaves else nullcontext():
+        agent._forward(signal.SIGTERM, None)
+    monkeypatch.setattr(agent, "_logs", tmp_path / "gone")
+    agent._forward(signal.SIGTERM, None)
+    monkeypatch.setattr(agent, "_logs", None)
+    with pytest.raises(SystemExit):  # control: before torchrun is there
+        agent._forward(signal.SIGTERM, None)
 
 
 @pytest.mark.slow

@@ -517,6 +517,31 @@ def test_a_signal_after_the_stop_does_not_change_the_exit_status():
             signal.signal(number, handler)
 
 
+LATE = """
+import os, signal, sys
+from pdmd import cli, stages, stop
+clear = stages.clear_state
+
+def late(folder):
+    clear(folder)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+stages.clear_state = late
+if sys.argv.pop(1) == "own":
+    stop.own_process()
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(("process", "status"), [("own", 0), ("shared", -signal.SIGTERM)])
+def test_a_signal_after_all_is_written_loses_nothing(copied, tiny, tmp_path, process, status):
+    """Its status would say that the job failed, and Snakemake would drop what it wrote."""
+    command = [sys.executable, "-c", LATE, process, *arguments(copied, tiny, SHORT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stderr
+    assert (phase_folder(copied, 2, 1) / "provenance.json").exists()
+
+
 @pytest.mark.parametrize(
     ("environment", "job"),
     [
