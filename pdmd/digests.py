@@ -19,9 +19,12 @@ OUTPUTS = "outputs_sha256"  # their key: name beside the record -> digest
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    """Hex digest of a file. Raises UserError that names the file."""
+    try:
+        with path.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}: expected a file that can be read") from error
 
 
 def result_sha256(path: Path) -> str:
@@ -29,7 +32,10 @@ def result_sha256(path: Path) -> str:
 
     Results are replaced whole, so that a changed one is another file.
     """
-    stat = path.stat()
+    try:
+        stat = path.stat()
+    except OSError:
+        return sha256(path)
     return _sha256(path, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 

@@ -7,15 +7,20 @@ import torch
 
 from pdmd.errors import UserError
 from pdmd.storage import (
+    SHOWN,
     fingerprint,
     load_metadata,
     load_tensors,
     read_json,
+    reading,
     replacing,
+    save_pickled,
     save_tensors,
     sha256,
+    shown,
     write_json,
     write_text,
+    writing,
 )
 
 
@@ -123,7 +128,7 @@ def test_a_truncated_json_file_is_refused_by_name(tmp_path, kept):
     refusal(read_json, path)
 
 
-@pytest.mark.parametrize("read", [load_tensors, read_json])
+@pytest.mark.parametrize("read", [load_tensors, load_metadata, read_json, sha256])
 def test_a_missing_file_is_refused_by_name(tmp_path, read):
     refusal(read, tmp_path / "nothing")
 
@@ -152,3 +157,91 @@ def test_files_are_as_open_as_the_umask_says(tmp_path):
     finally:
         os.umask(before)
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}
+
+
+# ---- one line for what a disk or a parser says
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys", "text", "words"),
+    [
+        (dict, (), "[]", "[]: expected a mapping"),
+        (list, (), "{}", "{}: expected a list"),
+        (dict, ("a", "b"), '{"a": 1}', "no key 'b': expected a, b"),
+        (dict, ("a",), "null", "null: expected a mapping"),
+        (None, (), "[" * 100_000, "expected a readable JSON file"),
+    ],
+)
+def test_json_of_something_else_is_refused(tmp_path, kind, keys, text, words):
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    assert words in refusal(lambda path: read_json(path, kind, keys), path)
+    write_json(path, {"a": 1, "b": 2} if kind is not list else [])
+    read_json(path, kind, keys)  # control
+
+
+@pytest.mark.parametrize("metadata", ["", "[]", "3", '{"a": 3}'])
+def test_metadata_of_something_else_are_refused(tmp_path, metadata):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "x.safetensors"
+    save_file({"x": torch.zeros(1)}, path, {"pdmd": metadata})
+    refusal(load_metadata, path)
+    save_file({"x": torch.zeros(1)}, path)
+    assert load_metadata(path) == {}  # control: none are none
+
+
+def test_a_file_that_cannot_be_opened_says_why(tmp_path):
+    """Of any such file safetensors says that it is not there."""
+    assert "Is a directory" in refusal(load_tensors, tmp_path)
+
+
+def test_reading_names_the_file_whatever_a_parser_raises(tmp_path):
+    def parse(error):
+        with reading(tmp_path / "x", "a fox"):
+            raise error
+
+    errors = [KeyError("kind"), RecursionError(), AssertionError("x" * 999), OSError(2, "None")]
+    for error in errors:
+        with pytest.raises(UserError) as caught:
+            parse(error)
+        assert str(caught.value).startswith(f"{tmp_path / 'x'}: {shown(error)}: expected a fox")
+        assert 0 < len(shown(error)) <= SHOWN
+    for own in (UserError("y: expected z"), KeyboardInterrupt("x")):  # control
+        with pytest.raises(type(own), match=str(own)):
+            parse(own)
+
+
+def test_writing_names_its_own_file_alone(tmp_path):
+    path = tmp_path / "a" / "x"
+
+    def write(error):
+        with writing(path):
+            raise error
+
+    for where in (None, str(path), str(path.with_name(".x.7"))):
+        with pytest.raises(UserError, match=f"^{path}: No space"):
+            write(OSError(28, "No space", where))
+    with pytest.raises(UserError, match=f"^{path.parent}: Not a directory"):
+        write(NotADirectoryError(20, "Not a directory", str(path.parent)))
+    with pytest.raises(FileNotFoundError):  # control: a font, say
+        write(FileNotFoundError(2, "No such file", "/nowhere/else"))
+
+
+def test_what_torch_saves_is_whole_and_equal_for_equal_values(tmp_path):
+    state = {"x": torch.arange(4.0)}
+    for name in ("one.pt", "other.pt"):
+        save_pickled(tmp_path / name, state)
+    assert torch.equal(torch.load(tmp_path / "one.pt")["x"], state["x"])
+    assert (tmp_path / "one.pt").read_bytes() == (tmp_path / "other.pt").read_bytes()
+    torch.save(state, tmp_path / "control.pt")
+    torch.save(state, tmp_path / "control2.pt")
+    assert (tmp_path / "control.pt").read_bytes() != (tmp_path / "control2.pt").read_bytes()
+
+
+def test_text_is_utf8_in_every_locale(tmp_path):
+    write_json(tmp_path / "x.json", {"name": "fox"})
+    write_text(tmp_path / "x.txt", "Ünïcode → 狐")
+    assert (tmp_path / "x.txt").read_bytes().decode("utf-8") == "Ünïcode → 狐"
+    (tmp_path / "y.json").write_bytes('"狐"'.encode())
+    assert read_json(tmp_path / "y.json") == "狐"

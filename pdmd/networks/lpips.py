@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from pdmd.assets import asset
 from pdmd.errors import UserError
-from pdmd.storage import load_tensors
+from pdmd.storage import load_tensors, save_pickled
 
 SMALLEST = 64  # AlexNet's last layers need this many pixels
 LAYERS = (0, 3, 6, 8, 10)  # AlexNet's convolutions in torchvision's `features`
@@ -125,6 +125,4 @@ def _write_checkpoint(hub: Path, arrays: dict[str, Tensor]) -> None:
         # expanded from one number, which is all that goes to disk
         state[f"classifier.{layer}.weight"] = torch.zeros(()).expand(wide, deep)
         state[f"classifier.{layer}.bias"] = torch.zeros(()).expand(wide)
-    path = hub / "checkpoints" / Path(AlexNet_Weights.DEFAULT.url).name
-    path.parent.mkdir()
-    torch.save(state, path)
+    save_pickled(hub / "checkpoints" / Path(AlexNet_Weights.DEFAULT.url).name, state)

@@ -13,7 +13,7 @@ from torch.nn import functional
 from pdmd.draws import Stream
 from pdmd.prompts import with_article
 from pdmd.sprites import STYLES, categories, nouns, place, sprite
-from pdmd.storage import replacing
+from pdmd.storage import save_pickled
 
 PX, SPRITE, BATCH = 32, 96, 64
 CONTEXT = 16  # tokens of a text, start and end included
@@ -175,5 +175,4 @@ def retrieval_accuracy(image: Tensor, text: Tensor, truth: Tensor, k: int) -> fl
 
 def save_small_clip(model: nn.Module, path: Path) -> None:
     """Write a state dict that `clip.load(path)` takes for a CLIP."""
-    with replacing(path) as beside:
-        torch.save(model.state_dict(), beside)
+    save_pickled(path, model.state_dict())

@@ -204,7 +204,7 @@ def test_a_failed_drawing_leaves_no_file(tmp_path: Path) -> None:
             path.write_bytes(b"half a pict")
             raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match=r"samples\.png: disk full"):
         style.save(Broken(), tmp_path / "samples")  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 
