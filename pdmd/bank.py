@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pdmd.contents import take
+from pdmd.data import check_samples
 from pdmd.errors import UserError
-from pdmd.models.base import Condition
-from pdmd.storage import load_tensors, read_json, save_tensors, sha256, write_json
+from pdmd.models.base import Condition, Space
+from pdmd.storage import load_tensors, read_json, reading, save_tensors, sha256, shown, write_json
 
 INDEX = "index.json"
 
@@ -33,19 +35,42 @@ def write_bank(folder: Path, x: Tensor, condition: Condition, seed: int, shard_r
     write_json(folder / INDEX, {"seed": seed, "rows": len(x), "shards": shards})
 
 
-def read_bank(folder: Path) -> tuple[Tensor, Condition]:
-    """x (rows, ...) and conditions (rows,) or None.
+def read_bank(
+    folder: Path, space: Space, seed: int, rows: int | None = None
+) -> tuple[Tensor, Condition]:
+    """x (rows, ...) and conditions (rows,), (rows, 2) or None.
 
+    Args:
+        space: what x and its conditions are of; seed, rows: what the bank must be of.
     Raises:
-        UserError: names a shard that is missing or does not match its digest.
+        UserError: names an index that is none or another bank's, or a shard that is missing, does
+            not match its digest, or holds other rows than the index says.
     """
-    parts = []
-    for shard in read_json(folder / INDEX)["shards"]:
-        path = folder / shard["name"]
-        if not path.exists() or sha256(path) != shard["sha256"]:
-            raise UserError(f"{path}: missing or changed: expected sha256 {shard['sha256']}")
-        parts.append(load_tensors(path))
-    x = torch.cat([part["x"] for part in parts])
-    if "condition" not in parts[0]:
-        return x, None
-    return x, torch.cat([part["condition"] for part in parts])
+    path = folder / INDEX
+    index = read_json(path, dict, ("seed", "rows", "shards"))
+    with reading(path, "the index of a bank"):
+        shards = [(str(s["name"]), int(s["rows"]), str(s["sha256"])) for s in index["shards"]]
+        total = sum(count for _, count, _ in shards)
+    for name, found, wanted in (("seed", index["seed"], seed), ("rows", index["rows"], rows)):
+        if wanted is not None and found != wanted:
+            raise UserError(f"{path}: {name}: {shown(found)}: expected {wanted}")
+    if total != index["rows"] or not total:
+        raise UserError(f"{path}: shards of {total} rows: expected {shown(index['rows'])}, above 0")
+    parts, first = [], 0
+    for name, count, digest in shards:
+        parts.append(_read_shard(folder / Path(name).name, digest, space, count, first))
+        first += count
+    x = torch.cat([x for x, _ in parts])
+    conditions = [condition for _, condition in parts if condition is not None]
+    return x, torch.cat(conditions) if conditions else None
+
+
+def _read_shard(
+    path: Path, digest: str, space: Space, rows: int, first: int
+) -> tuple[Tensor, Condition]:
+    """A shard that holds `rows` rows from row `first` on."""
+    if not path.exists() or sha256(path) != digest:
+        raise UserError(f"{path}: missing or changed: expected sha256 {digest}")
+    tensors = load_tensors(path)
+    take(path, tensors, "draw", (rows,), torch.int64, first, first + rows)
+    return check_samples(path, tensors, space, rows)

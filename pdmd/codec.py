@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from pdmd.contents import check_pretrained, take
 from pdmd.errors import UserError
-from pdmd.storage import load_metadata, load_tensors, save_tensors
+from pdmd.storage import load_metadata, load_tensors, reading, save_tensors, shown
 
 CHUNK = 256  # pictures or clips at a time
 VAES = ("AutoencoderKLWan", "AutoencoderKLQwenImage")
@@ -154,12 +155,15 @@ def load_vae(kind: str, weights: str) -> VaeCodec:
     folder = Path(weights)
     options = {"subfolder": "vae"} if not folder.exists() or (folder / "vae").exists() else {}
     try:
-        return VaeCodec(getattr(diffusers, kind).from_pretrained(weights, **options))
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        found = getattr(diffusers, kind).from_pretrained(
+            weights, output_loading_info=True, **options
+        )
+        check_pretrained(*found)
+        return VaeCodec(found[0])
+    except Exception as error:  # of a damaged folder diffusers says anything
         raise UserError(
-            f"data.codec.weights: {weights!r}: {reason}: expected a folder or hub name with a"
-            f" {kind}"
+            f"data.codec.weights: {weights!r}: {shown(error)}: expected a folder or hub name with"
+            f" a {kind}"
         ) from error
 
 
@@ -186,9 +190,17 @@ def save_codec(path: Path, codec: Codec, spec: Mapping[str, Any]) -> None:
 
 
 def load_codec(path: Path) -> Codec:
-    """Read a codec written by `save_codec`."""
-    metadata = load_metadata(path)
-    if metadata["kind"] in VAES:
-        return load_vae(metadata["kind"], metadata["weights"])
-    pt, p, q = (int(side) for side in metadata["patch"].split(","))
-    return PatchCodec(**load_tensors(path), patch=(pt, p, q))
+    """Read a codec written by `save_codec`. Raises UserError that names the file."""
+    metadata, tensors = load_metadata(path), load_tensors(path)
+    with reading(path, "a codec written by `pdmd render`"):
+        kind, vae = metadata["kind"], metadata["kind"] in VAES
+        weights = metadata["weights"] if vae else ""
+        pt, p, q = (int(side) for side in metadata["patch"].split(",")) if not vae else (1, 1, 1)
+        if not vae and (kind != "patches" or min(pt, p, q) < 1):
+            raise ValueError(f"{kind} {metadata['patch']}")
+    if vae:
+        return load_vae(kind, weights)
+    mean = take(path, tensors, "mean", (3 * pt * p * q,))
+    basis = take(path, tensors, "basis", (len(mean), None))
+    scale = take(path, tensors, "scale", basis.shape[1:], least=torch.finfo(torch.float32).tiny)
+    return PatchCodec(mean, basis, scale, (pt, p, q))

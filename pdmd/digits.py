@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +13,10 @@ from torch.nn import functional
 
 from pdmd import provenance
 from pdmd.config import Config
+from pdmd.contents import load_network, take
+from pdmd.data import load_latents
 from pdmd.draws import Stream
+from pdmd.errors import UserError
 from pdmd.outputs import CLASSIFIER, ENCODED, PROVENANCE
 from pdmd.paths import Paths
 from pdmd.storage import load_tensors, save_tensors, write_json
@@ -56,8 +60,28 @@ def fit_codec(pictures: Tensor, components: int, whitening: float) -> Codec:
 
 
 def load_codec(path: Any) -> Codec:
-    """Read a codec written by `encode`."""
-    return Codec(**load_tensors(path))
+    """Read a codec written by `encode`. Raises UserError that names the file."""
+    tensors = load_tensors(path)
+    mean = take(path, tensors, "mean", (SIDE * SIDE,))
+    basis = take(path, tensors, "basis", (len(mean), None))
+    scale = take(path, tensors, "scale", basis.shape[1:], least=torch.finfo(torch.float32).tiny)
+    return Codec(mean, basis, scale)
+
+
+def load_split(path: Path) -> dict[str, Tensor]:
+    """A split that `encode` wrote: latents, labels, pictures; of training more.
+
+    Raises:
+        UserError: names the file and the tensor that is missing or wrong.
+    """
+    tensors = load_latents(path, (None,), "labels", CLASSES)
+    pictures = len(take(path, tensors, "pictures", (None, SIDE * SIDE)))
+    if "train" in path.name:
+        take(path, tensors, "picture_labels", (pictures,), torch.int64, 0, CLASSES)
+        take(path, tensors, "styles", (CLASSES, STYLES, SIDE * SIDE))
+    elif len(tensors["labels"]) != pictures:
+        raise UserError(f"{path}: pictures: {pictures}: expected one for each label")
+    return tensors
 
 
 def split_digits(heldout: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -189,8 +213,8 @@ class _Extractor(nn.Module):
 def train_classifier(config: Config) -> None:
     """Train on real training pictures, jittered; state the accuracy on held-out ones."""
     paths = Paths(config)
-    train = load_tensors(paths.data("train.safetensors"))
-    held = load_tensors(paths.data("heldout.safetensors"))
+    train = load_split(paths.data("train.safetensors"))
+    held = load_split(paths.data("heldout.safetensors"))
     pictures, labels = train["pictures"], train["picture_labels"]
     torch.set_num_threads(config["threads"])
     torch.manual_seed(0)
@@ -218,7 +242,7 @@ def train_classifier(config: Config) -> None:
 
 
 def load_classifier(path: Any) -> Classifier:
-    """Read a classifier written by `train_classifier`."""
+    """Read a classifier written by `train_classifier`. Raises UserError that names the file."""
     model = Classifier()
-    model.load_state_dict(load_tensors(path))
+    load_network(path, model)
     return model.eval()

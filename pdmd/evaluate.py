@@ -14,17 +14,17 @@ from torch import Tensor
 from pdmd import provenance
 from pdmd.catalogue import LATENT, PROMPTED
 from pdmd.config import Config
-from pdmd.data import build_mixture
+from pdmd.data import build_mixture, load_samples
 from pdmd.draws import Stream
 from pdmd.flow import renoise
 from pdmd.metrics.modes import energy_distance, mixture_metrics
-from pdmd.models.factory import load_files
+from pdmd.models.factory import load_files, load_snapshots
 from pdmd.models.mixture import GaussianMixture
 from pdmd.outputs import EVALUATION, PROVENANCE, TRAJECTORIES, evaluation, exchanges, score_reads
 from pdmd.rollout import exit_steps, sample, simulate_to_exit
 from pdmd.scoring import FEATURES, full_scores, quick_scorer
 from pdmd.stages import Stage, batches, draw_samples, prepare
-from pdmd.storage import load_tensors, save_tensors, write_json, write_text
+from pdmd.storage import save_tensors, write_json, write_text
 from pdmd.swaps import changes, swapped_samples
 
 Score = Callable[[Tensor, Tensor | None], dict[str, float]]
@@ -42,12 +42,12 @@ def scorer(stage: Stage) -> Score:
         mixture = build_mixture(config["data"])
         reference = mixture.draw(Stream([REFERENCE_SEED], 0, "reference"), 4000)
         return lambda x, _: mixture_metrics(x, mixture, reference)
-    from pdmd.digits import load_classifier, load_codec
+    from pdmd.digits import load_classifier, load_codec, load_split
     from pdmd.metrics.pictures import PictureMetrics
 
     codec = load_codec(paths.data("codec.safetensors"))
-    train = load_tensors(paths.data("train.safetensors"))
-    held = load_tensors(paths.data("heldout.safetensors"))
+    train = load_split(paths.data("train.safetensors"))
+    held = load_split(paths.data("heldout.safetensors"))
     score = PictureMetrics(
         held["pictures"],
         held["labels"],
@@ -82,7 +82,7 @@ def _evaluate_together(stage: Stage, score: Score, seeds: list[int]) -> None:
     boundaries = _boundaries(stage, seeds) if known else {}
     for seed in seeds:
         samples = stage.paths.seed(seed, "samples.safetensors")
-        tensors = load_tensors(samples)
+        tensors = load_samples(samples, stage.data.space, config["evaluate"]["samples"])
         path = stage.paths.seed(seed, "metrics.json")
         if config["data"]["kind"] in PROMPTED:
             scores, features = full_scores(stage, seed, tensors["x"], tensors["condition"])
@@ -116,14 +116,10 @@ def _frontiers(stage: Stage, score: Score, seeds: list[int]) -> dict[int, str]:
     last = stage.phases[-1]
     before = stage.experts(seeds, stage.phases[:-1])
     files = [stage.paths.phase(seed, last.number, "snapshots.safetensors") for seed in seeds]
-    stored = [load_tensors(path) for path in files]
+    stored = [load_snapshots(path) for path in files]
     tables: dict[int, list[dict[str, Any]]] = {seed: [] for seed in seeds}
-    for step in sorted({int(name.split("/")[0]) for name in stored[0]}):
-        states = [
-            {n.split("/", 1)[1]: v for n, v in one.items() if n.startswith(f"{step}/")}
-            for one in stored
-        ]
-        expert = stage.trained(states, str(files[0]))
+    for step in sorted(stored[0]):
+        expert = stage.trained([one.get(step, {}) for one in stored], files)
         velocities = [*before, *[expert] * (last.last - last.first)]
         x, condition = draw_samples(stage, velocities, last.times, seeds, rows)
         for run, seed in enumerate(seeds):

@@ -10,6 +10,7 @@ import torch
 from pdmd import provenance
 from pdmd.catalogue import LATENT, PROMPTED
 from pdmd.config import Config
+from pdmd.data import latent_shape, load_latents
 from pdmd.distributed import ALONE, World
 from pdmd.errors import UserError
 from pdmd.fit import FitRecipe, FitTrainer, heldout_loss
@@ -18,7 +19,16 @@ from pdmd.models.factory import build, load_state, unstacker, warm_start
 from pdmd.outputs import BASE, PROVENANCE, data_reads, fit_reads
 from pdmd.paths import Paths
 from pdmd.stages import BASE_SEED, Stage, holding, prepare, write_phase
-from pdmd.storage import load_tensors, read_json, save_tensors, sha256, write_json, write_text
+from pdmd.storage import (
+    load_tensors,
+    read_json,
+    reading,
+    save_tensors,
+    sha256,
+    shown,
+    write_json,
+    write_text,
+)
 from pdmd.training import Finished, train, write_runs
 
 RECIPE = ("data", "model", "fit")  # what a kept network must have been fitted by
@@ -61,13 +71,8 @@ def use_kept(config: Config) -> None:
     stage, source = Stage(config), Path(config["fit"]["kept"])
     if not source.exists():
         raise UserError(f"fit.kept: {source}: expected the weights of a fitted network")
-    recipe = read_json(source.with_suffix(".json"))
-    if sha256(source) != recipe["sha256"]:
-        raise UserError(f"{source}: sha256 {sha256(source)}: expected {recipe['sha256']}")
-    for name in RECIPE:
-        asked = {k: v for k, v in config[name].items() if k != "kept"}
-        if asked != recipe["recipe"][name]:
-            raise UserError(f"{source}: {name}: {asked}: expected {recipe['recipe'][name]}")
+    recipe = _kept_recipe(source)
+    _check_recipe(source, config, recipe["recipe"])
     network = build(config["model"], stage.data.space, 1, BASE_SEED)
     load_state(network, [load_tensors(source)], str(source))
     path = stage.paths.base("model.safetensors")
@@ -82,12 +87,54 @@ def use_kept(config: Config) -> None:
     provenance.record(path.with_name(PROVENANCE), config, [BASE_SEED], inputs, BASE)
 
 
+def _check_recipe(source: Path, config: Config, recipe: Config) -> None:
+    """Refuse a kept network that was fitted by another recipe, by the first key that differs."""
+    if config["flow"] != recipe["flow"]:
+        raise UserError(f"{source}: flow: {config['flow']}: expected {shown(recipe['flow'])}")
+    for name in RECIPE:
+        asked, made = ({**which[name], "kept": None} for which in (config, recipe))
+        for key in sorted(asked.keys() | made.keys()):
+            if (one := asked.get(key)) != (other := made.get(key)):
+                expected = f"{shown(other)} by {source.stem}.json"
+                raise UserError(f"{source}: {name}.{key}: {shown(one)}: expected {expected}")
+
+
+def _kept_recipe(source: Path) -> Config:
+    """What is said of a kept network beside it, its digest compared. Raises UserError."""
+    path = source.with_suffix(".json")
+    recipe: Config = read_json(path, dict, ("sha256", "recipe", "updates", "last"))
+    if (found := sha256(source)) != recipe["sha256"]:
+        expected = f"{shown(recipe['sha256'])} by {path.name}"
+        raise UserError(f"{source}: sha256 {found}: expected {expected}")
+    _check_summary(path, recipe)
+    with reading(path, "what `pdmd keep` writes"):
+        str(recipe["recipe"]["flow"])
+        for name in RECIPE:
+            dict(recipe["recipe"][name])
+    return recipe
+
+
+def _check_summary(path: Path, values: Config) -> None:
+    """Refuse what is no summary of a fit: updates, seconds, losses and the last record."""
+    kinds: dict[str, tuple[type, ...]] = {"updates": (int,), "last": (dict,)}
+    kinds |= dict.fromkeys(("seconds", "train_loss", "heldout_loss"), (int, float))
+    for name, kind in kinds.items():
+        if name in values and type(values[name]) not in kind:
+            expected = "a record" if kind == (dict,) else "a number"
+            raise UserError(f"{path}: {name}: {shown(values[name])}: expected {expected}")
+
+
 def keep(config: Config, path: Path) -> None:
-    """Keep a fitted base network for `fit.kept`, with its recipe and digest beside it."""
+    """Keep a fitted base network for `fit.kept`, with its recipe and digest beside it.
+
+    Raises:
+        UserError: names the file of the base network's that is damaged.
+    """
     paths = Paths(config)
-    metrics = read_json(paths.base("metrics.json"))
-    made = read_json(paths.base("provenance.json"))
-    save_tensors(path, load_tensors(paths.base("model.safetensors")))
+    metrics = read_json(paths.base("metrics.json"), dict, ("updates", "last"))
+    _check_summary(paths.base("metrics.json"), metrics)
+    made = read_json(paths.base("provenance.json"), dict, ("commit", "packages"))
+    save_tensors(path, Stage(config).network(1).state_dict())
     recipe = {name: config[name] for name in (*RECIPE, "flow")}
     recipe["fit"] = {k: v for k, v in recipe["fit"].items() if k != "kept"}
     known = ("updates", "seconds", "train_loss", "heldout_loss", "last")
@@ -104,13 +151,15 @@ def _heldout_losses(stage: Stage, field: VelocityField) -> dict[str, float]:
     if kind not in LATENT or stage.config["data"].get("image"):
         return {}
     losses = {}
+    column, space = "prompts" if kind in PROMPTED else "labels", stage.data.space
+    below = space.classes if space.conditions is None else len(space.conditions.lengths)
     for name in ("train", "heldout"):
-        part = load_tensors(stage.paths.data(f"{name}.safetensors"))
+        path, shape = stage.paths.data(f"{name}.safetensors"), latent_shape(stage.config["data"])
+        part = load_latents(path, shape, column, below)
         some = torch.randperm(len(part["latents"]), generator=torch.Generator().manual_seed(0))
         some = some[:HELDOUT_ROWS]
-        labels = part["prompts"][some, 0] if kind in PROMPTED else part["labels"][some]
-        x_0 = part["latents"][some]
-        losses[f"{name}_loss"] = heldout_loss(stage.flow, field, x_0, labels, 8)
+        labels = part[column][some] if part[column].ndim == 1 else part[column][some, 0]
+        losses[f"{name}_loss"] = heldout_loss(stage.flow, field, part["latents"][some], labels, 8)
     return losses
 
 

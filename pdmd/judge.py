@@ -12,11 +12,12 @@ from torch.nn import functional
 
 from pdmd import provenance
 from pdmd.config import Config
+from pdmd.contents import check_state
 from pdmd.draws import Stream
 from pdmd.outputs import JUDGE
 from pdmd.paths import Paths
-from pdmd.prompted import to_unit
-from pdmd.storage import load_metadata, load_tensors, save_tensors, write_json
+from pdmd.prompted import load_pictures, to_unit
+from pdmd.storage import load_metadata, load_tensors, reading, save_tensors, write_json
 
 BATCH = 96
 HEADS = {"emoji": ("object", "style"), "moving": ("object", "scene")}
@@ -83,7 +84,8 @@ def train_judge(config: Config) -> None:
     paths = Paths(config)
     torch.set_num_threads(config["threads"])
     source = paths.data("pictures.safetensors")
-    tensors, names = load_tensors(source), HEADS[config["data"]["kind"]]
+    kind = config["data"]["kind"]
+    tensors, names = load_pictures(source, kind), HEADS[kind]
     labels = {name: tensors[f"train_{name}"] for name in names}
     sizes = {name: int(values.max()) + 1 for name, values in labels.items()}
     with torch.random.fork_rng():
@@ -143,7 +145,16 @@ def heldout_accuracy(
 
 
 def load_judge(path: Any) -> Judge:
-    """Read a judge written by `train_judge`."""
-    judge = Judge({name: int(size) for name, size in load_metadata(path).items()})
-    judge.load_state_dict(load_tensors(path))
+    """Read a judge written by `train_judge`. Raises UserError that names the file."""
+    metadata, state = load_metadata(path), load_tensors(path)
+    with reading(path, "a judge written by `pdmd judge`"):
+        sizes = {name: int(size) for name, size in metadata.items()}
+        if tuple(sizes) not in HEADS.values():
+            raise ValueError(f"heads {', '.join(sizes) or 'none'}")
+        for name, size in sizes.items():  # before anything of that size is made
+            if len(state[f"heads.{name}.weight"]) != size:
+                raise ValueError(f"{name}: {size} classes")
+    judge = Judge(sizes)
+    check_state(path, state, judge.state_dict())
+    judge.load_state_dict(state)
     return judge.eval().requires_grad_(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,13 +11,13 @@ from torch import Tensor
 from pdmd import provenance
 from pdmd.codec import Codec, load_codec, make_codec, save_codec
 from pdmd.config import Config
+from pdmd.contents import take
 from pdmd.errors import UserError
 from pdmd.outputs import EMBEDDED, ENCODED, PICTURES, PROVENANCE
 from pdmd.paths import Paths
-from pdmd.prompts import Prompt, heldout, read_prompts, write_prompts
+from pdmd.prompts import SPLITS, Prompt, heldout, read_prompts, write_prompts
 from pdmd.storage import load_tensors, save_tensors, write_json
 
-SPLITS = ("train", "heldout")
 OFTEN = {"free": 4}  # eight known motions need more samples than one
 
 
@@ -37,6 +38,37 @@ def render(config: Config) -> None:
     provenance.record(paths.data("pictures.json"), config, [spec["seed"]], [], PICTURES)
 
 
+def label_sizes(kind: str) -> dict[str, int]:
+    """The labels that pictures or clips have, and how many values each can take."""
+    if kind == "emoji":
+        from pdmd.emoji import OBJECTS
+        from pdmd.sprites import STYLES
+
+        return {"object": len(OBJECTS), "style": len(STYLES)}
+    from pdmd import moving as m
+
+    sizes = map(len, (m.OBJECTS, m.DIRECTIONS, m.SPEEDS, m.CAMERAS, m.SCENES))
+    return dict(zip(m.LABELS, sizes, strict=True))
+
+
+def load_pictures(path: Path, kind: str, prompts: int | None = None) -> dict[str, Tensor]:
+    """The pictures or clips of both splits that `render` wrote, with their labels and captions.
+
+    Args:
+        kind: emoji or moving; prompts: how many there are.
+    Raises:
+        UserError: names the file and the tensor that is missing or wrong.
+    """
+    tensors = load_tensors(path)
+    sides = (None,) * (2 if kind == "emoji" else 3)
+    for split in SPLITS:
+        rows = len(take(path, tensors, split, (None, 3, *sides), torch.uint8))
+        take(path, tensors, f"{split}_prompts", (rows, None), torch.int64, 0, prompts)
+        for name, size in label_sizes(kind).items():
+            take(path, tensors, f"{split}_{name}", (rows,), torch.int64, -1, size)
+    return tensors
+
+
 def to_unit(pictures: Tensor) -> Tensor:
     """uint8 (N, 3, [T,] H, W) -> float (N, 3, T, H, W) in [-1, 1]."""
     x = pictures.float() / 127.5 - 1
@@ -48,10 +80,10 @@ def encode(config: Config) -> None:
     spec, paths = config["data"], Paths(config)
     torch.set_num_threads(config["threads"])
     source = paths.data("pictures.safetensors")
-    pictures = load_tensors(source)
+    prompts = read_prompts(paths.data("prompts.json"))
+    pictures = load_pictures(source, spec["kind"], len(prompts))
     train = to_unit(pictures["train"])
     codec, kept = make_codec(spec["codec"], train)
-    prompts = read_prompts(paths.data("prompts.json"))
     for split in SPLITS:
         latents = codec.encode(to_unit(pictures[split]))
         tensors = {"latents": latents, "prompts": pictures[f"{split}_prompts"]}
@@ -134,7 +166,10 @@ def embed(config: Config) -> None:
     prompts = read_prompts(source)
     encoder = load_minilm()
     rows = encoder.tokens([prompt.text for prompt in prompts])
-    null = next(i for i, prompt in enumerate(prompts) if prompt.kind == "null")
+    nulls = [i for i, prompt in enumerate(prompts) if prompt.kind == "null"]
+    if not nulls:
+        raise UserError(f"{source}: no prompt of kind 'null': expected one")
+    null = nulls[0]
     metadata: dict[str, Any] = {"encoder": "all-MiniLM-L6-v2"}
     save_conditions(paths.data("prompts.safetensors"), rows, null, metadata)
     provenance.record(paths.data("embedding.json"), config, [], [source], EMBEDDED)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from pdmd.errors import UserError
-from pdmd.storage import read_json, write_json
+from pdmd.storage import read_json, shown, write_json
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Prompt:
 
 
 NULL = Prompt("", "null")
+SPLITS = ("train", "heldout")
+KEYS = ", ".join(one.name for one in fields(Prompt))
 
 
 def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:
@@ -37,10 +39,15 @@ def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:
 
 def read_prompts(path: Path) -> list[Prompt]:
     """Read what write_prompts wrote. Raises UserError that names the file."""
-    try:
-        return [Prompt(**value) for value in read_json(path)]
-    except TypeError as error:
-        raise UserError(f"{path}: {error}: expected a list of prompts") from error
+    values = read_json(path, list)
+    if not values:
+        raise UserError(f"{path}: []: expected a list of prompts")
+    wanted = {"text": str, "kind": str, "split": str, "truth": dict}
+    for number, value in enumerate(values):
+        have = {k: type(v) for k, v in value.items()} if isinstance(value, dict) else None
+        if have != wanted or value["split"] not in SPLITS:
+            raise UserError(f"{path}: {number}: {shown(value)}: expected a prompt's {KEYS}")
+    return [Prompt(**value) for value in values]
 
 
 def heldout(prompts: Sequence[Prompt]) -> list[int]:

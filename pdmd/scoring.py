@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from pdmd import provenance
+from pdmd.contents import load_finite
+from pdmd.data import load_samples
 from pdmd.judge import load_judge
 from pdmd.metrics.prompted import EmojiMetrics, MovingMetrics, Reference
 from pdmd.moving import DIRECTIONS, speeds_of
 from pdmd.paths import Paths
-from pdmd.prompted import decoded, to_unit
+from pdmd.prompted import decoded, load_pictures, to_unit
 from pdmd.prompts import Prompt, read_prompts
 from pdmd.stages import Stage
-from pdmd.storage import load_tensors
 
 VALIDATED = 3  # objects on whose clips metrics are validated: I3D is slow
 FRAME = 128  # px of a frame that I3D sees
@@ -72,7 +73,8 @@ def _stage_metrics(stage: Stage) -> Metrics:
 def _beside(stage: Stage, metrics: Metrics, teacher_method: str, seed: int) -> Metrics:
     """Metrics that compare with a teacher's samples of a seed, too."""
     path = stage.paths.scenario / teacher_method / f"seed{seed}" / "samples.safetensors"
-    found, features = load_tensors(path), load_tensors(path.with_name(FEATURES))
+    found = load_samples(path, stage.data.space)
+    features = load_finite(path.with_name(FEATURES))
     own = {name: value for name, value in features.items() if not name.startswith(REAL)}
     teacher = Reference(_pictures(stage, found["x"]), own)
     for name in features.keys() - own.keys():
@@ -91,14 +93,14 @@ def _pictures(stage: Stage, latents: Tensor) -> Tensor:
 @cache
 def _metrics(data: Path, kind: str, neighbours: int, fvd_clips: int) -> Metrics:
     """A scenario's metrics without networks; held-out features are made once a process."""
-    tensors = load_tensors(data / "pictures.safetensors")
+    prompts, judge = read_prompts(data / "prompts.json"), load_judge(data / "judge.safetensors")
+    tensors = load_pictures(data / "pictures.safetensors", kind, len(prompts))
     x = to_unit(tensors["heldout"])
     labels = {
         name.removeprefix("heldout_"): values
         for name, values in tensors.items()
         if name.startswith("heldout_")
     }
-    prompts, judge = read_prompts(data / "prompts.json"), load_judge(data / "judge.safetensors")
     if kind == "emoji":
         return EmojiMetrics(prompts, judge, Reference(x[:, :, 0]), labels, neighbours)
     return MovingMetrics(prompts, judge, Reference(x), labels, neighbours, fvd_clips=fvd_clips)
@@ -194,7 +196,7 @@ def validate_metrics(config: dict[str, Any], path: Path) -> None:
 
     paths, kind = Paths(config), config["data"]["kind"]
     torch.set_num_threads(config["threads"])
-    tensors = load_tensors(paths.data("pictures.safetensors"))
+    tensors = load_pictures(paths.data("pictures.safetensors"), kind)
     x = to_unit(tensors["heldout"])
     if kind == "emoji":
         subject, place = tensors["heldout_object"] // 4, tensors["heldout_object"] % 4

@@ -26,7 +26,7 @@ from pdmd.draws import Stream
 from pdmd.errors import UserError
 from pdmd.flow import FLOWS
 from pdmd.models.base import Condition, Guided, VelocityField, VelocityNetwork
-from pdmd.models.factory import load_stacked, load_state, unstacker
+from pdmd.models.factory import Where, load_stacked, load_state, unstacker
 from pdmd.outputs import PHASE, PROVENANCE, SAMPLES, data_reads, frozen_reads, sampler_reads
 from pdmd.paths import Paths
 from pdmd.phases import Phase, split_phases, step_grid
@@ -133,10 +133,10 @@ class Stage:
         for phase in phases:
             files = [self.paths.phase(seed, phase.number, "expert.safetensors") for seed in seeds]
             states = [load_tensors(path) for path in files]
-            found += [self.trained(states, str(files[0]))] * (phase.last - phase.first)
+            found += [self.trained(states, files)] * (phase.last - phase.first)
         return found
 
-    def trained(self, states: list[dict[str, Tensor]], where: str) -> VelocityNetwork:
+    def trained(self, states: list[dict[str, Tensor]], where: Where) -> VelocityNetwork:
         """A frozen expert of given weights, one state for each run."""
         if self.config["student"]["lora"] is None:
             network = load_stacked(self.config["model"], self.data.space, states, where)
@@ -245,7 +245,11 @@ def phase_inputs(config: Config, number: int, seeds: list[int]) -> list[Path]:
 def _starts(stage: Stage, phase: Phase, seeds: list[int]) -> Starts:
     """Where the phase's rollouts start: noise, the bank, or the frozen experts online."""
     if phase.number > 1 and stage.config["bank"]["used"]:
-        banks = [read_bank(stage.paths.bank(seed, phase.number)) for seed in seeds]
+        banks, rows = [], None  # as many as the first seed's
+        for seed in seeds:
+            path = stage.paths.bank(seed, phase.number)
+            banks.append(read_bank(path, stage.data.space, seed, rows))
+            rows = len(banks[0][0])
         device = stage.world.device
         x = torch.stack([x for x, _ in banks], 1).to(device)
         labels = [condition.to(device) for _, condition in banks if condition is not None]

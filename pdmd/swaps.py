@@ -12,11 +12,11 @@ from pdmd.data import even_prompts
 from pdmd.draws import Stream
 from pdmd.flow import predict_x0
 from pdmd.models.base import VelocityField
+from pdmd.models.factory import load_snapshots
 from pdmd.objectives import full_like_time
 from pdmd.prompted import decoded
 from pdmd.rollout import sample
 from pdmd.stages import Stage
-from pdmd.storage import load_tensors
 
 SAMPLES = 120  # of each variant
 COARSE = 4  # pixels of a picture that one of its coarse version's covers
@@ -61,11 +61,8 @@ def swapped_samples(stage: Stage, seed: int) -> tuple[dict[str, Tensor], Tensor]
 def _early(stage: Stage, seed: int, number: int) -> VelocityField:
     """An expert as its phase's first snapshot has it."""
     path = stage.paths.phase(seed, number, "snapshots.safetensors")
-    stored = load_tensors(path)
-    step = min(int(name.split("/")[0]) for name in stored)
-    prefix = f"{step}/"
-    state = {n.removeprefix(prefix): v for n, v in stored.items() if n.startswith(prefix)}
-    return stage.trained([state], str(path))
+    stored = load_snapshots(path)
+    return stage.trained([stored[min(stored)]], str(path))
 
 
 def changes(config: dict[str, Any], variants: dict[str, Tensor]) -> list[dict[str, Any]]:

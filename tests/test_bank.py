@@ -3,7 +3,10 @@ import torch
 
 from pdmd.bank import INDEX, read_bank, write_bank
 from pdmd.errors import UserError
+from pdmd.models.base import Space
 from pdmd.storage import load_metadata, load_tensors, read_json
+
+CLASSED = Space((3,), classes=3)
 
 
 @pytest.fixture
@@ -23,7 +26,7 @@ def shards(folder):
 
 
 def test_a_bank_comes_back_whole_and_in_order(folder, latents):
-    x, condition = read_bank(folder)
+    x, condition = read_bank(folder, CLASSED, 7)
     assert torch.equal(x, latents)
     assert torch.equal(condition, torch.arange(10) % 3)
 
@@ -45,7 +48,7 @@ def test_the_index_says_seed_rows_and_digests(folder):
 
 def test_a_bank_without_conditions_has_none(tmp_path, latents):
     write_bank(tmp_path, latents, None, 7, 100)
-    x, condition = read_bank(tmp_path)
+    x, condition = read_bank(tmp_path, Space((3,)), 7)
     assert torch.equal(x, latents)
     assert condition is None
     assert len(shards(tmp_path)) == 1
@@ -54,7 +57,7 @@ def test_a_bank_without_conditions_has_none(tmp_path, latents):
 def test_writing_again_leaves_no_old_shard(folder, latents):
     write_bank(folder, latents[:3], None, 8, 4)
     assert len(shards(folder)) == 1
-    assert torch.equal(read_bank(folder)[0], latents[:3])
+    assert torch.equal(read_bank(folder, Space((3,)), 8)[0], latents[:3])
 
 
 def flip_a_bit(path):
@@ -73,11 +76,11 @@ def lose(path):
 
 @pytest.mark.parametrize("damage", [flip_a_bit, cut_short, lose])
 def test_a_damaged_shard_is_refused_by_name(folder, damage):
-    read_bank(folder)  # control: untouched
+    read_bank(folder, CLASSED, 7)  # control: untouched
     path = shards(folder)[1]
     damage(path)
     with pytest.raises(UserError) as caught:
-        read_bank(folder)
+        read_bank(folder, CLASSED, 7)
     assert str(caught.value).startswith(f"{path}: ")
     assert "expected sha256" in str(caught.value)
 
@@ -88,7 +91,7 @@ def test_swapped_shards_are_refused(folder):
     first.write_bytes(second.read_bytes())
     second.write_bytes(first_bytes)
     with pytest.raises(UserError, match=first.name):
-        read_bank(folder)
+        read_bank(folder, CLASSED, 7)
 
 
 def test_a_bank_whose_writer_died_is_refused(tmp_path, latents, monkeypatch):
@@ -103,7 +106,7 @@ def test_a_bank_whose_writer_died_is_refused(tmp_path, latents, monkeypatch):
             write_bank(tmp_path, latents, None, 7, 4)
     assert len(shards(tmp_path)) == 3
     with pytest.raises(UserError, match=INDEX):
-        read_bank(tmp_path)
+        read_bank(tmp_path, Space((3,)), 7)
 
 
 def test_a_damaged_bank_stops_the_phase_that_reads_it(copied, tiny):

@@ -6,6 +6,7 @@ import torch
 
 from pdmd.codec import fit_patches, from_patches, load_codec, load_vae, save_codec, to_patches
 from pdmd.errors import UserError
+from pdmd.storage import load_tensors, save_tensors
 
 sys.path.append(str(Path(__file__).parent / "models"))
 from tiny import qwen_vae, wan_vae
@@ -74,3 +75,36 @@ def test_a_vae_of_a_local_hub_folder_normalises_its_latents(tmp_path, kind, make
 def test_a_folder_without_a_vae_is_refused(tmp_path):
     with pytest.raises(UserError, match="expected a folder or hub name with a AutoencoderKLWan"):
         load_vae("AutoencoderKLWan", str(tmp_path))
+
+
+def change(path, **tensors):
+    """Write a file again with other tensors; None drops one."""
+    whole = load_tensors(path) | tensors
+    save_tensors(path, {name: tensor for name, tensor in whole.items() if tensor is not None})
+
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+BROKEN = {
+    "no config": lambda vae: (vae / "config.json").unlink(),
+    "no weights": lambda vae: (vae / WEIGHTS).unlink(),
+    "half": lambda vae: (vae / WEIGHTS).write_bytes((vae / WEIGHTS).read_bytes()[:5000]),
+    "[]": lambda vae: (vae / "config.json").write_text("[]"),
+    "other sizes": lambda vae: (vae / "config.json").write_text(
+        (vae / "config.json").read_text().replace('"z_dim": 16', '"z_dim": 8')
+    ),
+    "a tensor gone": lambda vae: change(vae / WEIGHTS, **{"quant_conv.bias": None}),
+    "NaN": lambda vae: change(vae / WEIGHTS, **{"quant_conv.bias": torch.full((32,), torch.nan)}),
+    "another shape": lambda vae: change(vae / WEIGHTS, **{"quant_conv.bias": torch.zeros(7)}),
+}
+
+
+@pytest.mark.parametrize("damage", BROKEN)
+def test_a_damaged_vae_is_refused_in_one_line(tmp_path, damage):
+    """diffusers makes up the weights that are missing, and warns."""
+    wan_vae().save_pretrained(tmp_path / "vae")
+    load_vae("AutoencoderKLWan", str(tmp_path))  # control
+    BROKEN[damage](tmp_path / "vae")
+    with pytest.raises(UserError, match="expected a folder or hub name") as caught:
+        load_vae("AutoencoderKLWan", str(tmp_path))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value).replace(str(tmp_path), "")) < 300

@@ -128,7 +128,8 @@ def online(tiny, copied):
 
 def test_a_banks_rows_are_the_online_outputs_for_the_same_noise(online, copied):
     for run, seed in enumerate([1, 2]):
-        rows, condition = read_bank(copied / f"mixture2d/phased2/seed{seed}/phase2/bank")
+        bank = copied / f"mixture2d/phased2/seed{seed}/phase2/bank"
+        rows, condition = read_bank(bank, Space((2,)), seed)
         assert condition is None
         same, _ = online(Stream([1, 2], 0, "bank"), len(rows))
         own = same.view(len(rows), 2, -1)[:, run]

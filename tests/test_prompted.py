@@ -152,9 +152,13 @@ def test_a_kept_network_is_taken_whole_and_only_by_its_recipe(repository, tmp_pa
     taken = load_tensors(paths.base("model.safetensors"))
     assert all(torch.equal(taken[name], fitted[name]) for name in fitted)
     config["data"]["seed"] += 1
-    with pytest.raises(UserError, match=r"kept\.safetensors: data: .*expected"):
+    with pytest.raises(UserError, match=r"kept\.safetensors: data\.seed: 1: expected 0"):
         fitting.fit_base(config)
     config["data"]["seed"] -= 1
+    config["flow"] = "other"
+    with pytest.raises(UserError, match=r"kept\.safetensors: flow: other: expected rectified"):
+        fitting._check_recipe(kept, config, read_json(kept.with_suffix(".json"))["recipe"])
+    config["flow"] = "rectified"
     kept.write_bytes(kept.read_bytes()[:-1] + b"x")
     with pytest.raises(UserError, match="sha256"):
         fitting.fit_base(config)

@@ -3,29 +3,59 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pdmd.errors import UserError
 from pdmd.networks.small_clip import prepare
+from pdmd.storage import reading, shown
 
 CHUNK = 256
 
 
 @cache
 def load_clip(name: str) -> Any:
-    """CLIP by the name of OpenAI's weights ("ViT-B/32", fetched once) or from a local file."""
+    """CLIP by the name of OpenAI's weights ("ViT-B/32", fetched once) or from a local file.
+
+    Raises:
+        UserError: no such name or file, or no CLIP in it; names it.
+    """
     import clip
 
-    with warnings.catch_warnings():
+    expected = "CLIP's weights, as `pdmd clip` writes them, or the name of OpenAI's"
+    if name not in clip.available_models() and not Path(name).is_file():
+        raise UserError(f"{name}: no such file: expected {expected}")
+    with reading(name, expected), warnings.catch_warnings():
         # clip.load tries a TorchScript archive before it takes the file for a state dict
         warnings.filterwarnings("ignore", ".*torch.jit.load.*", FutureWarning)
         model, _ = clip.load(name, device="cpu", jit=False)
+    if Path(name).is_file():
+        _check_own(name, model, expected)
     return model.eval()
+
+
+def _check_own(name: str, model: Any, expected: str) -> None:
+    """Refuse what clip took without a word: other dtypes, no numbers, bytes that have changed."""
+    with reading(name, expected), zipfile.ZipFile(name) as archive:
+        if (bad := archive.testzip()) is not None:  # torch itself does not look
+            raise ValueError(f"{bad} does not match its checksum")
+    for key, p in model.named_parameters():
+        if not bool(torch.isfinite(p).all()):
+            raise UserError(f"{name}: {key}: not finite: expected {expected}")
+    try:
+        state = torch.load(name, map_location="cpu", weights_only=True)
+    except RuntimeError:  # OpenAI's own are TorchScript, whose dtypes are as they were trained
+        return
+    for key, tensor in state.items():
+        if not tensor.is_floating_point() and key in dict(model.named_parameters()):
+            raise UserError(f"{name}: {key}: {shown(tensor.dtype)}: expected {expected}")
 
 
 @torch.no_grad()

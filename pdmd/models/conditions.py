@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pdmd.contents import take
 from pdmd.errors import UserError
 from pdmd.models.base import Condition, VelocityNetwork, prompt_of
-from pdmd.storage import load_metadata, load_tensors, save_tensors
+from pdmd.storage import load_metadata, load_tensors, reading, save_tensors
 
 
 @dataclass(frozen=True)
@@ -77,20 +78,31 @@ def save_conditions(
 ) -> None:
     """Write the token rows (length, D) of every prompt, valid ones alone."""
     tensors = {f"{number:06d}": own for number, own in enumerate(rows)}
-    save_tensors(path, tensors, {**metadata, "null": json.dumps(null)})
+    told = {"null": json.dumps(null), "rows": str(len(rows))}
+    save_tensors(path, tensors, {**metadata, **told})
 
 
 def load_conditions(path: Path) -> Conditions:
     """Read what save_conditions wrote. Raises UserError that names the file."""
     tensors, metadata = load_tensors(path), load_metadata(path)
+    expected = "embeddings written by `pdmd embed`"
     if not tensors or "null" not in metadata:
-        raise UserError(f"{path}: no token rows: expected embeddings written by `pdmd embed`")
-    rows = [tensors[name] for name in sorted(tensors)]
+        raise UserError(f"{path}: no token rows: expected {expected}")
+    with reading(path, expected):
+        null = json.loads(metadata["null"])
+        count = int(metadata.get("rows", len(tensors)))
+        names = [f"{number:06d}" for number in range(count)]
+    if odd := sorted(set(names) ^ tensors.keys()):
+        raise UserError(f"{path}: row {odd[0]}: expected {count} rows, {expected}")
+    if null is not None and (type(null) is not int or not 0 <= null < count):
+        raise UserError(f"{path}: null: {null!r}: expected null or an index below {count}")
+    width = tensors[names[0]].shape[-1]
+    rows = [take(path, tensors, name, (None, width)) for name in names]
     lengths = torch.tensor([len(own) for own in rows])
     text = torch.zeros(len(rows), int(lengths.max()), rows[0].shape[1])
     for number, own in enumerate(rows):
         text[number, : len(own)] = own
-    return Conditions(text, lengths, json.loads(metadata["null"]))
+    return Conditions(text, lengths, null)
 
 
 def first_frame_condition(latents: Tensor, mask_channels: int = 4) -> Tensor:

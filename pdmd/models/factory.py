@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from pdmd.catalogue import TRANSFORMERS
+from pdmd.contents import check_state, take
 from pdmd.errors import UserError
 from pdmd.models.base import Space, VelocityNetwork
-from pdmd.storage import load_tensors
+from pdmd.storage import load_tensors, reading
 
 Unstack = Callable[[Mapping[str, Tensor], int], dict[str, Tensor]]
+Where = str | Sequence[Path]  # a file, or one for each run
 
 
 def build(spec: Mapping[str, Any], space: Space, runs: int, seed: int) -> VelocityNetwork:
@@ -79,7 +81,7 @@ def load_stacked(
     spec: Mapping[str, Any],
     space: Space,
     states: Sequence[Mapping[str, Tensor]],
-    where: str,
+    where: Where,
     trainable: bool = False,
 ) -> VelocityNetwork:
     """A network holding one state for each run. Raises UserError naming `where` on a mismatch."""
@@ -88,13 +90,33 @@ def load_stacked(
     return model.requires_grad_(trainable)
 
 
-def load_state(model: VelocityNetwork, states: Sequence[Mapping[str, Tensor]], where: str) -> None:
-    """Put one state for each run into a network. Raises UserError naming `where` on a mismatch."""
-    try:
-        model.load_state_dict(stack_states(states) if model.stacked else states[0])
-    except (RuntimeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{where}: {reason}: expected weights of the configured model") from error
+def load_state(
+    model: VelocityNetwork, states: Sequence[Mapping[str, Tensor]], where: Where
+) -> None:
+    """Put one state for each run into a network.
+
+    Raises:
+        UserError: a tensor is missing or one too many, of another shape or dtype, or not finite;
+            names the run's own file.
+    """
+    files: Sequence[Path | str] = [where] * len(states) if isinstance(where, str) else where
+    wanted = unstacker(model)(model.state_dict(), 0)
+    for file, state in zip(files, states, strict=True):
+        check_state(file, state, wanted)
+    model.load_state_dict(stack_states(states) if model.stacked else states[0])
+
+
+def load_snapshots(path: Path) -> dict[int, dict[str, Tensor]]:
+    """Update -> the state that a run's network had after it. Raises UserError naming the file."""
+    found: dict[int, dict[str, Tensor]] = {}
+    tensors = load_tensors(path)
+    with reading(path, "snapshots, `<update>/<name of a tensor>`"):
+        for key, tensor in tensors.items():
+            step, name = key.split("/", 1)
+            found.setdefault(int(step), {})[name] = tensor
+    if not found:
+        raise UserError(f"{path}: no snapshots: expected one at least")
+    return found
 
 
 def warm_start(model: VelocityNetwork, state: Mapping[str, Tensor], where: str) -> None:
@@ -106,21 +128,21 @@ def warm_start(model: VelocityNetwork, state: Mapping[str, Tensor], where: str) 
     Raises:
         UserError: a tensor does not fit; names `where`.
     """
-    wanted, ready = model.state_dict(), {}
+    wanted, ready, used = model.state_dict(), {}, set()
     for name, tensor in wanted.items():
-        source = state.get(name, state.get(name.removeprefix("high.").removeprefix("low.")))
-        if source is None or any(a < b for a, b in zip(tensor.shape, source.shape, strict=True)):
-            raise UserError(f"{where}: {name}: expected weights of a network that fits into ours")
+        own = name if name in state else name.removeprefix("high.").removeprefix("low.")
+        shape: list[int | None] = list(tensor.shape)
+        if "patch_embedding" in name and own in state and state[own].ndim == tensor.ndim > 1:
+            shape[1] = min(state[own].shape[1], tensor.shape[1])  # input channels
+        source = take(where, state, own, shape, tensor.dtype)
         ready[name] = torch.zeros_like(tensor)
         ready[name][tuple(slice(size) for size in source.shape)] = source
-        if source.shape != tensor.shape and "patch_embedding" not in name:
-            raise UserError(
-                f"{where}: {name}: shape {tuple(source.shape)}: expected {tuple(tensor.shape)}"
-            )
+        used.add(own)
+    if odd := sorted(state.keys() - used):
+        raise UserError(f"{where}: {odd[0]}: expected weights of a network that fits into ours")
     model.load_state_dict(ready)
 
 
 def load_files(spec: Mapping[str, Any], space: Space, paths: Sequence[Path]) -> VelocityNetwork:
     """A frozen network from one expert file for each run."""
-    where = ", ".join(str(path) for path in paths)
-    return load_stacked(spec, space, [load_tensors(path) for path in paths], where)
+    return load_stacked(spec, space, [load_tensors(path) for path in paths], paths)

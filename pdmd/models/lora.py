@@ -64,8 +64,8 @@ def _load_adapter(network: VelocityNetwork, state: Mapping[str, Tensor]) -> None
         raise RuntimeError(f"adapter: {odd[0]} and {len(odd) - 1} more: expected its own tensors")
     with torch.no_grad():
         for name, p in wanted.items():
-            if p.shape != state[name].shape:
-                raise RuntimeError(f"adapter: {name}: expected shape {tuple(p.shape)}")
+            if (p.shape, p.dtype) != (state[name].shape, state[name].dtype):
+                raise RuntimeError(f"adapter: {name}: expected {p.dtype} {tuple(p.shape)}")
             p.copy_(state[name])
 
 

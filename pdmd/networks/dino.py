@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pdmd.contents import check_pretrained
 from pdmd.errors import UserError
+from pdmd.storage import shown
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as DINOv3's processor has
 KINDS = ("dinov3_vit", "dinov2")
@@ -56,11 +58,11 @@ def load_dino(weights: str) -> Dino:
         config = AutoConfig.from_pretrained(weights)
         if config.model_type not in KINDS:
             raise ValueError(f"a network of type {config.model_type}")
-        network = AutoModel.from_pretrained(weights)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        network, info = AutoModel.from_pretrained(weights, output_loading_info=True)
+        check_pretrained(network, info)
+    except Exception as error:  # of a damaged folder transformers says anything
         raise UserError(
-            f"evaluate.networks.features: {weights!r}: {reason}: expected lite0, or a folder or hub"
-            " name of a DINOv3 vision transformer"
+            f"evaluate.networks.features: {weights!r}: {shown(error)}: expected lite0, or a folder"
+            " or hub name of a DINOv3 vision transformer"
         ) from error
     return Dino(network.eval().requires_grad_(False), config.image_size)

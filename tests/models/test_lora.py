@@ -51,6 +51,9 @@ def test_the_adapter_alone_is_trained_and_stored(make):
     state.popitem()
     with pytest.raises(RuntimeError, match="expected its own tensors"):
         again.load_state_dict(state)
+    halves = {name: tensor.half() for name, tensor in network.state_dict().items()}
+    with pytest.raises(RuntimeError, match=r"expected torch\.float32"):
+        again.load_state_dict(halves)
 
 
 def test_an_adapter_is_a_function_of_its_seed():

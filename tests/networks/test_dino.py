@@ -1,7 +1,10 @@
 """DINOv3 through transformers, on a tiny network in the hub's layout."""
 
+import shutil
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from pdmd.errors import UserError
 from pdmd.networks.dino import load_dino
@@ -53,3 +56,27 @@ def test_other_networks_are_refused_in_one_line(tmp_path, broken):
     with pytest.raises(UserError, match=r"features: '.*': .*expected lite0, or a folder") as caught:
         load_dino(str(tmp_path if broken == "another kind" else tmp_path / "nowhere"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["no weights", "half", "a tensor gone", "NaN", "[]"])
+def test_a_damaged_network_is_refused_in_one_line(folder, tmp_path, damage):
+    """transformers makes up the weights that are missing, and warns."""
+    path = tmp_path / "dino"
+    shutil.copytree(folder, path)
+    weights = path / "model.safetensors"
+    tensors = load_file(weights)
+    name = "norm.weight"
+    if damage == "no weights":
+        weights.unlink()
+    elif damage == "half":
+        weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    elif damage == "[]":
+        (path / "config.json").write_text("[]")
+    else:
+        kept = {n: t for n, t in tensors.items() if n != name}
+        broken = {} if damage == "a tensor gone" else {name: tensors[name] * float("nan")}
+        save_file(kept | broken, weights, {"format": "pt"})
+    with pytest.raises(UserError, match=r"features: '.*': .*expected lite0, or a folder") as caught:
+        load_dino(str(path))
+    assert "\n" not in str(caught.value)
+    load_dino(str(folder))  # control
