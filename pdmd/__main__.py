@@ -1,9 +1,28 @@
 """python -m pdmd."""
 
+import signal
 import sys
 
-from pdmd.cli import main
-from pdmd.stop import own_process
 
-own_process()
-sys.exit(main())
+def main(alone: bool = False) -> int:
+    """Run the command line; Ctrl-C while it is imported is one line, too.
+
+    Args:
+        alone: nothing comes after it in this process.
+    """
+    try:
+        from pdmd.cli import main as run
+        from pdmd.stop import own_process
+
+        if alone:
+            own_process()
+        return run()
+    except KeyboardInterrupt:
+        print("pdmd: stopped", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+if __name__ == "__main__":
+    status = main(alone=True)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left that it could stop
+    sys.exit(status)

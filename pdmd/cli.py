@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pdmd import __version__
-from pdmd.agent import leave_word
 from pdmd.config import Config
-from pdmd.errors import UserError
-from pdmd.stop import STATUS, Stopped
+from pdmd.ending import conclude
 
 EPILOG = """\
 The stages are run by Snakemake: `snakemake -c2` makes every table, figure and the report.
@@ -292,23 +288,12 @@ def _check_planned(args: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; a user's mistake is one line on stderr and exit status 2.
+    """Run one command; returns its exit status, and says in one line what a person can mend."""
 
-    Training that was told to stop, and has saved, is one line and exit status 143.
-    """
-    try:
+    def run() -> int | None:
         args = parser().parse_args(arguments)
         _check_planned(args)
-        return args.run(args) or 0
-    except UserError as error:
-        if not leave_word(f"pdmd: {error}", error):
-            print(f"pdmd: {error}", file=sys.stderr)
-        return 2
-    except Stopped as stop:
-        if str(stop):
-            print(f"pdmd: {stop}", file=sys.stderr)
-        return STATUS
-    except Exception as error:
-        if not leave_word(traceback.format_exc(), error):
-            raise
-        return 1
+        found: int | None = args.run(args)
+        return found
+
+    return conclude(run)
