@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from pdmd.catalogue import FIGURES, TABLES
 from pdmd.errors import UserError
 from pdmd.naming import look
-from pdmd.storage import read_json, write_json, write_text
+from pdmd.storage import read_json, reading, replacing, write_json, write_text, writing
 
 BEGIN, END = "<!-- headline table: made by `make record` -->", "<!-- end of headline table -->"
 PARTS = {  # figures or not
@@ -24,62 +24,96 @@ HEADLINE = ("inliers", "modes_covered", "tv", "spread", "energy")
 def keep_record(results: Path, docs: Path, readme: Path) -> None:
     """Copy tables and figures to docs/record and renew README's table from them.
 
-    What of <results> itself and of the PARTS below it is not there stays as it was recorded.
+    What of <results> itself and of the PARTS below it is not there stays as it was recorded, and
+    so does everything if one file of the results is refused.
 
     Raises:
-        UserError: the results were made from a dirty checkout or are not there.
+        UserError: the results were made from a dirty checkout, are damaged or are not there.
     """
     made: dict[str, object] = {}
+    copies: dict[Path, Path] = {}
     for part, figures in PARTS.items():
-        source, target = results / part, docs / part
-        found = _copy(source, target, figures) | _copy_validation(source, target)
+        found = _scenarios(results / part, docs / part, figures, copies)
+        found |= _validations(results / part, docs / part, copies)
         made |= {str(Path(part, name)): origin for name, origin in found.items()}
     if not made:
         raise UserError(f"{results}: no tables: expected a finished `make demo` or `make small`")
     path = docs / "provenance.json"
-    write_json(path, (read_json(path) if path.exists() else {}) | made)
-    write_text(readme, with_headline(readme.read_text(), docs))
+    known = read_json(path, dict) if path.exists() else {}
+    with reading(readme, f"a table between {BEGIN!r} and {END!r}"):
+        text = readme.read_text(encoding="utf-8")
+        _parts(text)
+    _copy(copies)
+    write_json(path, known | made)
+    write_text(readme, with_headline(text, docs))
 
 
 def _origin(provenance: Path) -> dict[str, object]:
     """What made some results. Raises UserError for a dirty checkout's."""
-    source = read_json(provenance)
+    source = read_json(provenance, dict, ("dirty",))
     if source["dirty"] is not False:
         raise UserError(f"{provenance}: dirty checkout: expected results of a clean commit")
-    return {key: source[key] for key in ("commit", "packages", "python")}
+    with reading(provenance, "a file of provenance"):
+        return {key: source[key] for key in ("commit", "packages", "python")}
 
 
-def _copy(results: Path, docs: Path, figures: bool) -> dict[str, object]:
-    """Copy every scenario's tables, and perhaps figures; returns what made them."""
+def _scenarios(
+    results: Path, docs: Path, figures: bool, copies: dict[Path, Path]
+) -> dict[str, object]:
+    """Note in `copies`, target -> source, every scenario's tables, and perhaps figures.
+
+    Returns:
+        scenario -> what made them.
+    """
     made: dict[str, object] = {}
     for folder in sorted(results.glob("*/tables")):
-        scenario = folder.parent.name
-        made[scenario] = _origin(folder / "provenance.json")
-        shutil.rmtree(docs / scenario, ignore_errors=True)
-        (docs / scenario).mkdir(parents=True)
-        kind = read_json(folder / "provenance.json")["config"]["data"]["kind"]
-        for name in TABLES[kind]:
-            shutil.copy(folder / f"{name}.csv", docs / scenario)
-        for name in FIGURES[kind] if figures else ():
-            shutil.copy(folder.parent / "figures" / f"{name}.png", docs / scenario)
+        scenario, provenance = folder.parent.name, folder / "provenance.json"
+        made[scenario] = _origin(provenance)
+        with reading(provenance, "the provenance of a scenario's tables"):
+            kind = read_json(provenance)["config"]["data"]["kind"]
+            tables, drawn = TABLES[kind], FIGURES[kind] if figures else []
+        sources = [folder / f"{name}.csv" for name in tables]
+        sources += [folder.parent / "figures" / f"{name}.png" for name in drawn]
+        copies |= {docs / scenario / source.name: source for source in sources}
     return made
 
 
-def _copy_validation(results: Path, docs: Path) -> dict[str, object]:
-    """Copy the tables of metrics under known damage; returns what made them."""
+def _validations(results: Path, docs: Path, copies: dict[Path, Path]) -> dict[str, object]:
+    """Note the tables of metrics under known damage; returns what made them."""
     made: dict[str, object] = {}
     for table in sorted(results.glob("metrics_validation/*.csv")):
         made[f"metrics_validation/{table.stem}"] = _origin(table.with_suffix(".json"))
-        (docs / "metrics_validation").mkdir(parents=True, exist_ok=True)
-        shutil.copy(table, docs / "metrics_validation")
+        copies[docs / "metrics_validation" / table.name] = table
     return made
+
+
+def _copy(copies: Mapping[Path, Path]) -> None:
+    """Copy files whole, once all of them are there; of scenarios drop what was recorded before."""
+    contents = {}
+    for target, source in copies.items():
+        with reading(source, "a file of finished results"):
+            contents[target] = source.read_bytes()
+    for target, content in contents.items():
+        with replacing(target) as beside:
+            beside.write_bytes(content)
+    folders = {target.parent for target in copies}
+    for folder in [one for one in folders if one.name != "metrics_validation"]:
+        for path in set(folder.iterdir()) - copies.keys():
+            with writing(path):
+                path.unlink()
 
 
 def with_headline(text: str, docs: Path) -> str:
     """README's text with its table renewed from docs/record."""
+    head, tail = _parts(text)
+    return f"{head}{BEGIN}\n{headline(docs)}{END}{tail}"
+
+
+def _parts(text: str) -> tuple[str, str]:
+    """What stands before and after README's table. Raises ValueError without one."""
     head, rest = text.split(BEGIN)
     _, tail = rest.split(END)
-    return f"{head}{BEGIN}\n{headline(docs)}{END}{tail}"
+    return head, tail
 
 
 def headline(docs: Path) -> str:
@@ -88,8 +122,10 @@ def headline(docs: Path) -> str:
 
     from pdmd.tables import markdown, readable
 
-    frame = pd.read_csv(docs / "mixture2d" / "modes.csv")
+    path = docs / "mixture2d" / "modes.csv"
     wanted = [f"{name}_{end}" for name in HEADLINE for end in ("mean", "low", "high")]
-    short = readable(frame[["method", "n", *wanted]])
+    with reading(path, "the recorded table of modes"):
+        frame = pd.read_csv(path)
+        short = readable(frame[["method", "n", *wanted]])
     short["method"] = [f"`{name}` {look(name).label}" for name in frame["method"]]
     return markdown(short)

@@ -102,3 +102,35 @@ def test_what_was_not_run_again_stays_as_it_was_recorded(tmp_path):
     assert (docs / "small" / "metrics_validation" / "emoji.csv").read_text() == "fid\n"
     assert (docs / "small_ablations" / "emoji" / "runs.csv").read_text() == "runs\n"
     assert readme.read_text() == (REPOSITORY / "README.md").read_text()
+
+
+@pytest.mark.parametrize("damage", ["table gone", "second is dirty", "no README", "no markers"])
+def test_a_record_is_renewed_whole_or_not_at_all(tmp_path, damage):
+    docs, readme = tmp_path / "docs", tmp_path / "README.md"
+    shutil.copytree(DOCS, docs)
+    shutil.copy(REPOSITORY / "README.md", readme)
+    results = finished(tmp_path / "results", "c0ffee")
+    whole = {path: path.read_bytes() for path in docs.rglob("*") if path.is_file()}
+    if damage == "table gone":
+        (results / "small_ablations/emoji/tables/runs.csv").unlink()
+    elif damage == "second is dirty":
+        write_json(results / "small/metrics_validation/emoji.json", {"dirty": True})
+    elif damage == "no README":
+        readme.unlink()
+    else:
+        readme.write_text("no table")
+    with pytest.raises(UserError, match="expected"):
+        keep_record(results, docs, readme)
+    assert {path: path.read_bytes() for path in docs.rglob("*") if path.is_file()} == whole
+
+
+def test_a_table_that_is_no_longer_made_leaves_the_record(tmp_path):
+    docs, readme = tmp_path / "docs", tmp_path / "README.md"
+    shutil.copytree(DOCS, docs)
+    shutil.copy(REPOSITORY / "README.md", readme)
+    old = docs / "small_ablations" / "emoji" / "old.csv"
+    write_text(old, "old")
+    write_text(docs / "small" / "metrics_validation" / "other.csv", "kept")
+    keep_record(finished(tmp_path / "results", "c0ffee"), docs, readme)
+    assert not old.exists()
+    assert (docs / "small" / "metrics_validation" / "other.csv").exists()  # control
