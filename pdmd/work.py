@@ -94,9 +94,11 @@ def running(results: Path) -> list[dict[str, Any]]:
     found = []
     for path in results.glob(".state/*/*/*/progress.json"):
         try:
-            found.append(json.loads(path.read_text()))
-        except (OSError, ValueError):
-            continue  # it ended, or is being replaced, at this moment
+            value = json.loads(path.read_text(encoding="utf-8"))
+            if describe(value) and value["step"] / value["updates"] >= 0:
+                found.append(value)
+        except Exception:  # it ends at this moment, or is damaged: watchers go on without it
+            continue
     return sorted(found, key=lambda value: str(value["label"]))
 
 

@@ -71,6 +71,15 @@ def test_a_running_job_is_one_line(tmp_path):
     assert "\n" not in line
 
 
+@pytest.mark.parametrize("text", ["{}", "[]", "null", '{"label": 3}', "[" * 100_000, "\xff"])
+def test_a_damaged_report_does_not_end_the_watchers(tmp_path, text):
+    report(tmp_path, "mixture2d dmd2 phase 1", 8, 16)
+    other = tmp_path / ".state" / "mixture2d" / "dmd2" / "phase2-seed1-2" / "progress.json"
+    other.parent.mkdir()
+    other.write_text(text, encoding="latin-1")
+    assert [value["step"] for value in running(tmp_path)] == [8]
+
+
 def test_a_silent_job_is_said_to_be_silent(tmp_path):
     report(tmp_path, "mixture2d dmd2 phase 1", 8, 16, now=time.time() - 300)
     assert "silent for 300 s" in describe(running(tmp_path)[0])
