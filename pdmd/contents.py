@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pdmd.errors import UserError
 from pdmd.storage import load_tensors, shown
 
+FLOAT = torch.float32
 Shape = Sequence[int | None]  # None where any size will do
 
 
@@ -22,7 +23,7 @@ def take(
     tensors: Mapping[str, Tensor],
     name: str,
     shape: Shape,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype = FLOAT,
     least: float | None = None,
     below: float | None = None,
 ) -> Tensor:
@@ -67,10 +68,11 @@ def _named(dtype: torch.dtype) -> str:
 
 
 def load_finite(path: Path) -> dict[str, Tensor]:
-    """Numbers whose names and shapes are their reader's to know, all finite. Raises UserError."""
+    """Numbers whose names, shapes and precision their network decides. Raises UserError."""
     tensors = load_tensors(path)
     for name, tensor in tensors.items():
-        take(path, tensors, name, tensor.shape)
+        kind = tensor.dtype if tensor.is_floating_point() else FLOAT
+        take(path, tensors, name, tensor.shape, kind)
     return tensors
 
 
