@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pdmd.errors import UserError
+from pdmd.metrics import checks
 from pdmd.networks.small_clip import prepare
 from pdmd.storage import reading, shown
 
@@ -64,9 +65,14 @@ def clip_score(name: str, pictures: Tensor, texts: Sequence[str]) -> float:
 
     Args:
         name: of the weights, or their file; pictures: (N, 3, H, W) in [-1, 1]; texts: N of them.
+    Raises:
+        UserError: a picture, or a feature of one, is not finite; not as many texts as pictures.
     """
     from clip import tokenize
 
+    pictures = checks.pictures("clip", pictures, 4).float()
+    if len(texts) != len(pictures):
+        raise UserError(f"clip: {len(texts)} texts: expected {len(pictures)}, one a picture")
     model = load_clip(name)
     size, context = model.visual.input_resolution, model.context_length
     image = torch.cat([model.encode_image(prepare(p, size)) for p in pictures.split(CHUNK)])
@@ -74,5 +80,12 @@ def clip_score(name: str, pictures: Tensor, texts: Sequence[str]) -> float:
     text = model.encode_text(tokenize(distinct, context_length=context, truncate=True))
     where = {words: row for row, words in enumerate(distinct)}
     mine = text[[where[words] for words in texts]]
-    cosine = functional.cosine_similarity(image, mine, dim=-1)
-    return float(100 * cosine.clamp_min(0).mean())
+    return score_of_features(image, mine)
+
+
+def score_of_features(image: Tensor, text: Tensor) -> float:
+    """Mean of 100 max(cosine, 0) between CLIP's features of pictures and of their texts, (N, D)."""
+    image, text = checks.features("clip", image), checks.features("clip", text, what="texts")
+    checks.same_width("clip", text, image, "texts")
+    cosine = functional.cosine_similarity(image, text, dim=-1)
+    return min(100.0, float(100 * cosine.clamp_min(0).mean()))

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from pdmd.errors import UserError
+from pdmd.metrics import checks
+from pdmd.metrics.distances import distances
 
 
 @dataclass
@@ -30,9 +32,14 @@ class FeatureStatistics:
     scatter: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.float64))
 
     def update(self, features: Tensor) -> FeatureStatistics:
-        """Take in rows (N, D), of which nothing is kept; returns itself."""
-        x = features.detach().double().flatten(1).cpu()
-        if len(x):
+        """Take in rows (N, D), of which nothing is kept; returns itself.
+
+        Raises:
+            UserError: a row is not finite.
+        """
+        if len(features):
+            with checks.telling(f"after {self.n} rows"):
+                x = checks.features("features", features).double().cpu()
             mean = x.mean(0)
             centred = x - mean
             self.merge(FeatureStatistics(len(x), mean, centred.T @ centred))
@@ -65,25 +72,44 @@ class FeatureStatistics:
         return self.scatter / (self.n - 1)
 
 
-def statistics(features: Tensor | FeatureStatistics) -> FeatureStatistics:
-    """Statistics of rows (N, D), or those given."""
+def statistics(
+    features: Tensor | FeatureStatistics, metric: str = "features", what: str = "samples"
+) -> FeatureStatistics:
+    """Statistics of two rows (N, D) or more, or those given.
+
+    Raises:
+        UserError: a row is not finite, there are fewer than two; names the metric and the set.
+    """
     if isinstance(features, FeatureStatistics):
+        if features.n < 2:
+            raise UserError(f"{metric}: {what}: {features.n} rows: expected at least 2")
+        checks.samples(metric, features.scatter, what=f"scatter of {what}")
         return features
-    return FeatureStatistics().update(features)
+    return FeatureStatistics().update(checks.features(metric, features, 2, what))
 
 
-def frechet_distance(a: Tensor | FeatureStatistics, b: Tensor | FeatureStatistics) -> float:
+def frechet_distance(
+    a: Tensor | FeatureStatistics,
+    b: Tensor | FeatureStatistics,
+    metric: str = "frechet distance",
+) -> float:
     """Frechet distance of Gaussians fitted to rows (N, D) and (M, D) (Heusel et al. 2017).
 
     With fewer rows than about ten times D two draws of one law are far above zero: only values at
     equal N and M compare. FeatureStatistics.n says how many there were.
+
+    Args:
+        metric: what errors call it.
+    Raises:
+        UserError: a row is not finite, a set has fewer than two, or their widths differ.
     """
-    first, second = statistics(a), statistics(b)
+    first, second = statistics(a, metric), statistics(b, metric, "reference")
     if len(first.mean) != len(second.mean):
-        raise UserError(f"features: width {len(second.mean)}: expected {len(first.mean)}")
+        raise UserError(f"{metric}: width {len(second.mean)}: expected {len(first.mean)}")
     apart = (first.mean - second.mean).square().sum()
     one, other = first.covariance, second.covariance
-    return float(apart + one.trace() + other.trace() - 2 * _trace_of_root(one, other))
+    found = apart + one.trace() + other.trace() - 2 * _trace_of_root(one, other)
+    return max(0.0, float(found))  # of equal sets rounding alone is left, of either sign
 
 
 def _trace_of_root(one: Tensor, other: Tensor) -> Tensor:
@@ -96,18 +122,34 @@ def _trace_of_root(one: Tensor, other: Tensor) -> Tensor:
     return torch.linalg.eigvalsh((inner + inner.T) / 2).clamp_min(0).sqrt().sum()
 
 
-def kernel_distance(a: Tensor, b: Tensor, subsets: int, size: int, seed: int) -> float:
+def kernel_distance(
+    a: Tensor,
+    b: Tensor,
+    subsets: int,
+    size: int,
+    seed: int,
+    metric: str = "kernel distance",
+) -> float:
     """Squared MMD of the cubic kernel, mean over subsets, unbiased (Binkowski et al. 2018).
+
+    The kernel depends on where zero is: features are not centred, but float64 bears their size.
 
     Args:
         a, b: (N, D), (M, D); subsets: how many, of `size` rows each, chosen by `seed`.
+        metric: what errors call it.
     Raises:
-        UserError: a subset has fewer than two rows or more than there are.
+        UserError: a row is not finite, widths differ, there is no subset, or one has fewer than two
+            rows or more than there are.
     """
     from torchmetrics.image.kid import poly_mmd
 
+    a = checks.features(metric, a, 2)
+    b = checks.features(metric, b, 2, "reference")
+    checks.same_width(metric, a, b)
+    checks.number(metric, "subsets", subsets, 1)
     if not 2 <= size <= min(len(a), len(b)):
-        raise UserError(f"size: {size}: expected 2 to {min(len(a), len(b))}, the smaller set")
+        smaller = min(len(a), len(b))
+        raise UserError(f"{metric}: size: {size}: expected 2 to {smaller}, the smaller set")
     generator = torch.Generator().manual_seed(seed)
     found = []
     for _ in range(subsets):
@@ -126,16 +168,23 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, flo
     Returns:
         precision: share of fakes in some real sample's ball; recall: the other way round.
     Raises:
-        UserError: a set has no k-th neighbour.
+        UserError: a row is not finite, widths differ, or a set has no k-th neighbour.
     """
-    if not 1 <= k < min(len(real), len(fake)):
-        raise UserError(f"k: {k}: expected 1 to {min(len(real), len(fake)) - 1}")
+    fake = checks.features("precision", fake, 2)
+    real = checks.features("precision", real, 2, "real samples")
+    checks.same_width("precision", fake, real)
+    checks.number("precision", "k", k, 1, min(len(real), len(fake)) - 1)
     return _share_inside(fake, real, k), _share_inside(real, fake, k)
 
 
 def _share_inside(x: Tensor, support: Tensor, k: int, chunk: int = 1024) -> float:
     """Share of rows within the ball of some row of the support."""
     parts = support.split(chunk)
-    radius = torch.cat([torch.cdist(part, support).kthvalue(k + 1, dim=1).values for part in parts])
-    inside = [(torch.cdist(part, support) <= radius).any(1) for part in x.split(chunk)]
+    radius = torch.cat(
+        [
+            distances(part, support, i * chunk).kthvalue(k + 1, dim=1).values.to(x.dtype)
+            for i, part in enumerate(parts)
+        ]
+    )
+    inside = [(distances(part, support).to(x.dtype) <= radius).any(1) for part in x.split(chunk)]
     return float(torch.cat(inside).double().mean())

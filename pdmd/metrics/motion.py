@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pdmd.errors import UserError
+from pdmd.metrics import checks
 
 Flow = Callable[[Tensor], Tensor]  # (N, 3, T, H, W) in [-1, 1] -> (N, T - 1, 2, H, W) px a frame
 
@@ -21,6 +22,7 @@ FASTEST = 6.0  # px a frame at a short side of 256 px and 8 frames a second
 CHUNK = 32  # clips at a time
 ITERATIONS = 6  # of Gauss-Newton; three bring clean clips to a hundredth of a pixel
 REACH = 1.0  # px that refinement may leave the correlation's peak by
+SMALLEST = 8  # px a side that motion is measured on: windows of flow and texture reach so far
 
 
 # ---- optical flow
@@ -36,9 +38,12 @@ def opencv_flow(clips: Tensor) -> Tensor:
         clips: (N, 3, T, H, W) in [-1, 1].
     Returns:
         (N, T - 1, 2, H, W), px a frame right and down, from each frame to the next.
+    Raises:
+        UserError: a clip is not finite or not in [-1, 1], or has one frame.
     """
     import cv2
 
+    clips = checks.pictures("flow", clips, 5, SMALLEST)
     found = np.empty((len(clips), clips.shape[2] - 1, *clips.shape[-2:], 2), dtype=np.float32)
     for i, frames in enumerate(_gray_bytes(clips)):
         for k in range(len(frames) - 1):
@@ -75,7 +80,7 @@ def raft_flow(weights: str | Path | None, size: str = "small", device: str = "cp
 
     @torch.no_grad()
     def flow(clips: Tensor) -> Tensor:
-        pairs = clips.movedim(2, 1)
+        pairs = checks.pictures("flow", clips, 5, SMALLEST).float().movedim(2, 1)
         found = [
             _raft_pair(model, pairs[:, k].to(device), pairs[:, k + 1].to(device)).cpu()
             for k in range(clips.shape[2] - 1)
@@ -118,8 +123,20 @@ def _raft_pair(model: torch.nn.Module, first: Tensor, second: Tensor) -> Tensor:
 
 
 def mean_flow(flow: Tensor) -> Tensor:
-    """(N, T - 1, 2, H, W) -> mean magnitude of a clip's flow, (N,) px a frame."""
-    return flow.norm(dim=2).flatten(1).mean(1)
+    """(N, T - 1, 2, H, W) -> mean magnitude of a clip's flow, (N,) px a frame.
+
+    Raises:
+        UserError: a clip's flow is not finite, or there is none.
+    """
+    _check_flow("flow", flow)
+    return checks.samples("flow", flow.norm(dim=2).flatten(1).mean(1))  # not finite stays so
+
+
+def _check_flow(metric: str, flow: Tensor) -> None:
+    if flow.ndim != 5 or flow.shape[2] != 2 or not flow.numel() or not flow.is_floating_point():
+        raise UserError(
+            f"{metric}: flow: {flow.dtype} {list(flow.shape)}: expected numbers (N, T - 1, 2, H, W)"
+        )
 
 
 def dynamic_degree(flow: Tensor, fps: float = 8.0) -> Tensor:
@@ -131,10 +148,16 @@ def dynamic_degree(flow: Tensor, fps: float = 8.0) -> Tensor:
 
     Args:
         flow: (N, T - 1, 2, H, W); VBench takes RAFT's, frames thinned out to 8 a second.
+    Raises:
+        UserError: a clip's flow is not finite, or there is none; a frame rate is not positive.
     """
+    _check_flow("dynamic", flow)
+    if not 0 < fps < math.inf:
+        raise UserError(f"dynamic: fps: {fps}: expected more than 0 frames a second")
     pairs, _, height, width = flow.shape[1:]
     speed = flow.norm(dim=2).flatten(2)
     fastest = speed.topk(max(1, int(height * width * TOP_SHARE)), dim=2).values.mean(2)
+    fastest = checks.samples("dynamic", fastest)  # the largest: what is not finite is among them
     threshold = max(1.0, 8.0 / fps) * FASTEST * min(height, width) / 256
     wanted = max(1, round(4 * (pairs + 1) / 16))
     return (fastest > threshold).sum(1) >= wanted
@@ -159,8 +182,11 @@ def object_motion(clips: Tensor) -> Tensor:
         clips: (N, 3, T, H, W) in [-1, 1].
     Returns:
         (N, 2) px a frame, right and down; frames out of order cancel.
+    Raises:
+        UserError: a clip is not finite or not in [-1, 1], or has one frame.
     """
-    return _by_chunk(_object_motion, clips)
+    clips = checks.pictures("object motion", clips, 5, SMALLEST)
+    return checks.samples("object motion", _by_chunk(_object_motion, clips), what="motions")
 
 
 def _object_motion(clips: Tensor) -> Tensor:
@@ -261,8 +287,11 @@ def camera_motion(clips: Tensor) -> Tensor:
         (N, 3): pan right and down, px a frame, the scene goes the other way; log of the factor by
         which what is seen grows a frame. Means over pairs of frames: what a clip covers counts,
         also where a codec's patches of several frames hold still and then jump.
+    Raises:
+        UserError: a clip is not finite or not in [-1, 1], or has one frame.
     """
-    return _by_chunk(_camera_motion, clips)
+    clips = checks.pictures("camera motion", clips, 5, SMALLEST)
+    return checks.samples("camera motion", _by_chunk(_camera_motion, clips), what="motions")
 
 
 def _camera_motion(clips: Tensor) -> Tensor:
@@ -293,7 +322,17 @@ def fit_similarity(flow: Tensor, weight: Tensor) -> Tensor:
         flow: (N, T - 1, 2, H, W); weight: (N, T - 1, H, W).
     Returns:
         (N, 3): shift right and down, px a frame, and rate about the middle, a frame.
+    Raises:
+        UserError: a flow or weight is not finite, or they do not fit one another.
     """
+    _check_flow("camera motion", flow)
+    if weight.shape != (*flow.shape[:2], *flow.shape[3:]):
+        raise UserError(
+            f"camera motion: weights: shape {list(weight.shape)}: expected a number a flow of"
+            f" {list(flow.shape)}"
+        )
+    flow = checks.samples("camera motion", flow, what="flow").float()
+    weight = checks.samples("camera motion", weight, what="weights").float()
     x, y = _from_middle(*flow.shape[-2:])
     one, zero = torch.ones_like(x), torch.zeros_like(x)
     basis = torch.stack(
@@ -310,19 +349,40 @@ def fit_similarity(flow: Tensor, weight: Tensor) -> Tensor:
 
 
 def nearest_direction(motion: Tensor, directions: Sequence[tuple[float, float]]) -> Tensor:
-    """The known direction nearest to each motion (N, 2), as indices (N,); length plays no part."""
-    return (motion @ torch.tensor(directions).T).argmax(1)
+    """The known direction nearest to each motion (N, 2), as indices (N,); length plays no part.
+
+    Raises:
+        UserError: a motion is not finite.
+    """
+    motion = checks.samples("direction", motion, 0, "motions")
+    known = torch.tensor(directions, dtype=motion.dtype)
+    checks.same_width("direction", motion, known, "motions")
+    return (motion @ known.T).argmax(1)
 
 
 def nearest_speed(speed: Tensor, speeds: Sequence[float]) -> Tensor:
-    """The known speed nearest to each (N,), as indices; -1 for less than half the slowest."""
-    known = torch.tensor(speeds)
+    """The known speed nearest to each (N,), as indices; -1 for less than half the slowest.
+
+    Raises:
+        UserError: a speed is not finite.
+    """
+    speed = checks.samples("speed", speed, 0, "speeds")
+    known = torch.tensor(speeds, dtype=speed.dtype)
     nearest = (speed[:, None] - known).abs().argmin(1)
     return nearest.where(speed >= known.min() / 2, -1)
 
 
-def wasserstein(a: Tensor, b: Tensor) -> float:
-    """Wasserstein-1 distance of two sets of numbers, (N,) and (M,), in their unit."""
+def wasserstein(a: Tensor, b: Tensor, metric: str = "wasserstein") -> float:
+    """Wasserstein-1 distance of two sets of numbers, (N,) and (M,), in their unit.
+
+    Args:
+        metric: what errors call it.
+    Raises:
+        UserError: a number is not finite, or a set is empty.
+    """
     from scipy import stats
 
-    return float(stats.wasserstein_distance(a.double().numpy(), b.double().numpy()))
+    one, other = checks.samples(metric, a), checks.samples(metric, b, what="reference")
+    if one.ndim != 1 or other.ndim != 1:
+        raise UserError(f"{metric}: shapes {list(a.shape)}, {list(b.shape)}: expected numbers (N,)")
+    return float(stats.wasserstein_distance(one.double().numpy(), other.double().numpy()))
