@@ -27,7 +27,7 @@ from pdmd.stages import Stage, batches, draw_samples, prepare
 from pdmd.storage import save_tensors, write_json, write_text
 from pdmd.swaps import changes, swapped_samples
 
-Score = Callable[[Tensor, Tensor | None], dict[str, float]]
+Score = Callable[[Tensor, Tensor | None], dict[str, float | None]]
 
 COMPARED_AT = 0.5  # where trajectories are compared: all curves of Fig. 2 reach it
 REFERENCE_SEED = 10_000  # true samples that scores compare with; no run has this seed
@@ -57,7 +57,7 @@ def scorer(stage: Stage) -> Score:
         config["evaluate"]["neighbours"],
     )
 
-    def score_latents(x: Tensor, labels: Tensor | None) -> dict[str, float]:
+    def score_latents(x: Tensor, labels: Tensor | None) -> dict[str, float | None]:
         assert labels is not None
         return score(codec.decode(x), labels)
 

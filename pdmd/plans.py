@@ -10,7 +10,6 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from pdmd.damages import (
     Samples,
@@ -23,6 +22,9 @@ from pdmd.damages import (
     shuffled,
     still,
 )
+from pdmd.metrics import checks
+from pdmd.metrics.alignment import score_of_features
+from pdmd.metrics.distances import centre_of
 from pdmd.metrics.diversity import lpips_pairwise, mode_shares, vendi_score, within_prompt
 from pdmd.metrics.fidelity import frechet_distance, kernel_distance, precision_recall
 from pdmd.metrics.motion import (
@@ -123,19 +125,19 @@ def picture_plan(
     """
     features: dict[str, Features] = {"lite0": lite0, "pixels": partial(torch.flatten, start_dim=1)}
     metrics: dict[str, Metric] = {
-        "fid": lambda x, ref: frechet_distance(x.features["lite0"], ref.features["lite0"]),
-        "kid": lambda x, ref: _kernel(x.features["lite0"], ref.features["lite0"]),
+        "fid": lambda x, ref: frechet_distance(x.features["lite0"], ref.features["lite0"], "fid"),
+        "kid": lambda x, ref: _kernel(x.features["lite0"], ref.features["lite0"], "kid"),
         "precision": lambda x, ref: _precision_recall(x, ref)[0],
         "recall": lambda x, ref: _precision_recall(x, ref)[1],
         "coverage": lambda x, ref: _coverage(x, ref)[0],
         "density": lambda x, ref: _coverage(x, ref)[1],
         "cosine": lambda x, ref: _cosine(x, ref, "lite0"),
         "cosine_uncentred": lambda x, ref: within_prompt(
-            x.features["lite0"], x.prompt, torch.zeros(())
+            x.features["lite0"], x.prompt, torch.zeros(()), "cosine_uncentred"
         ),
         "cosine_pixels": lambda x, ref: _cosine(x, ref, "pixels"),
         "vendi": lambda x, ref: vendi_score(
-            x.features["lite0"] - ref.features["lite0"].mean(0), x.prompt
+            x.features["lite0"], x.prompt, centre_of(ref.features["lite0"])
         ),
     }
     if lpips is not None:
@@ -179,12 +181,12 @@ def clip_plan(
         return known.where(speed >= 0, -1)
 
     metrics: dict[str, Metric] = {
-        "fvd": lambda x, ref: frechet_distance(_logits(x), _logits(ref)),
-        "kvd": lambda x, ref: _kernel(_pooled(x), _pooled(ref)),
+        "fvd": lambda x, ref: frechet_distance(_logits(x), _logits(ref), "fvd"),
+        "kvd": lambda x, ref: _kernel(_pooled(x), _pooled(ref), "kvd"),
         "flow": lambda x, ref: float(x.features["flow"][:, 0].mean()),
         "dynamic": lambda x, ref: float(x.features["flow"][:, 1].mean()),
         "speed": lambda x, ref: float(_speed(x).mean()),
-        "speed_w1": lambda x, ref: wasserstein(_speed(x), _speed(ref)),
+        "speed_w1": lambda x, ref: wasserstein(_speed(x), _speed(ref), "speed_w1"),
         "control": lambda x, ref: float((motions(x) == x.mode).double().mean()),
         "entropy": lambda x, ref: _entropy(motions(x), x.prompt, count),
     }
@@ -199,8 +201,8 @@ def clip_plan(
     return Plan(features, metrics, transforms, selections, CLIP_RULES)
 
 
-def _kernel(x: Tensor, reference: Tensor) -> float:
-    return kernel_distance(x, reference, SUBSETS, min(len(x), len(reference)) // 2, 0)
+def _kernel(x: Tensor, reference: Tensor, metric: str) -> float:
+    return kernel_distance(x, reference, SUBSETS, min(len(x), len(reference)) // 2, 0, metric)
 
 
 def _precision_recall(x: Samples, reference: Samples) -> tuple[float, float]:
@@ -212,12 +214,13 @@ def _coverage(x: Samples, reference: Samples) -> tuple[float, float]:
 
 
 def _cosine(x: Samples, reference: Samples, name: str) -> float:
-    return within_prompt(x.features[name], x.prompt, reference.features[name].mean(0))
+    metric = "cosine_pixels" if name == "pixels" else "cosine"
+    return within_prompt(x.features[name], x.prompt, centre_of(reference.features[name]), metric)
 
 
 def _clip(x: Samples, texts: Tensor) -> float:
-    cosine = functional.cosine_similarity(x.features["clip"], texts[x.prompt])
-    return float(100 * cosine.clamp_min(0).mean())
+    checks.labels("clip", x.prompt, len(x.features["clip"]), len(texts))
+    return score_of_features(x.features["clip"], texts[x.prompt])
 
 
 def _flow(clips: Tensor) -> Tensor:

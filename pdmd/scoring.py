@@ -15,6 +15,8 @@ from pdmd import provenance
 from pdmd.contents import load_finite
 from pdmd.data import load_samples
 from pdmd.judge import load_judge
+from pdmd.metrics import checks
+from pdmd.metrics.checks import Scores
 from pdmd.metrics.prompted import EmojiMetrics, MovingMetrics, Reference
 from pdmd.moving import DIRECTIONS, speeds_of
 from pdmd.paths import Paths
@@ -27,14 +29,14 @@ FRAME = 128  # px of a frame that I3D sees
 FEATURES, REAL = "features.safetensors", "real_"  # their file; the prefix of held-out data's
 SHARED = {"features", "ends", "i3d"}  # features of held-out data that cost much
 Metrics = EmojiMetrics | MovingMetrics
-Score = Callable[[Tensor, Tensor | None], dict[str, float]]
+Score = Callable[[Tensor, Tensor | None], Scores]
 
 
 def quick_scorer(stage: Stage) -> Score:
     """(latents, conditions) -> the quick scores, those of training's path."""
     metrics = _stage_metrics(stage)
 
-    def score(x: Tensor, condition: Tensor | None) -> dict[str, float]:
+    def score(x: Tensor, condition: Tensor | None) -> Scores:
         assert condition is not None
         return metrics(_pictures(stage, x), condition)
 
@@ -43,7 +45,7 @@ def quick_scorer(stage: Stage) -> Score:
 
 def full_scores(
     stage: Stage, seed: int, x: Tensor, condition: Tensor
-) -> tuple[dict[str, float], dict[str, Tensor]]:
+) -> tuple[Scores, dict[str, Tensor]]:
     """All scores of a seed's samples, and the features that comparisons with them need.
 
     Samples that are compared with a teacher's read the features of those, and of held-out data,
@@ -57,7 +59,8 @@ def full_scores(
     if config["method"] != beside:
         metrics = _beside(stage, metrics, beside, seed)
     own = Reference(_pictures(stage, x))
-    scores, shared = metrics.full(own, condition), {}
+    with checks.telling(f"{config['method']}, seed {seed}"):
+        scores, shared = metrics.full(own, condition), {}
     if config["kind"] == "teacher":
         held = metrics.real.features
         shared = {f"{REAL}{name}": held[name] for name in SHARED & held.keys()}
@@ -76,7 +79,8 @@ def _beside(stage: Stage, metrics: Metrics, teacher_method: str, seed: int) -> M
     found = load_samples(path, stage.data.space)
     features = load_finite(path.with_name(FEATURES))
     own = {name: value for name, value in features.items() if not name.startswith(REAL)}
-    teacher = Reference(_pictures(stage, found["x"]), own)
+    with checks.telling(str(path)):
+        teacher = Reference(_pictures(stage, found["x"]), own, f"{teacher_method}'s")
     for name in features.keys() - own.keys():
         metrics.real.features.setdefault(name.removeprefix(REAL), features[name])
     if isinstance(metrics, MovingMetrics):
@@ -85,8 +89,12 @@ def _beside(stage: Stage, metrics: Metrics, teacher_method: str, seed: int) -> M
 
 
 def _pictures(stage: Stage, latents: Tensor) -> Tensor:
-    """Latents -> pictures (N, 3, H, W) or clips (N, 3, T, H, W)."""
-    x = decoded(stage.config, latents)
+    """Latents -> pictures (N, 3, H, W) or clips (N, 3, T, H, W).
+
+    Raises:
+        UserError: a latent is not finite: a decoder's clamp would hide what is infinite.
+    """
+    x = decoded(stage.config, checks.samples("scores", latents, what="latents"))
     return x[:, :, 0] if stage.config["data"]["kind"] == "emoji" else x
 
 
@@ -101,9 +109,10 @@ def _metrics(data: Path, kind: str, neighbours: int, fvd_clips: int) -> Metrics:
         for name, values in tensors.items()
         if name.startswith("heldout_")
     }
+    held = Reference(x[:, :, 0] if kind == "emoji" else x, what="held-out")
     if kind == "emoji":
-        return EmojiMetrics(prompts, judge, Reference(x[:, :, 0]), labels, neighbours)
-    return MovingMetrics(prompts, judge, Reference(x), labels, neighbours, fvd_clips=fvd_clips)
+        return EmojiMetrics(prompts, judge, held, labels, neighbours)
+    return MovingMetrics(prompts, judge, held, labels, neighbours, fvd_clips=fvd_clips)
 
 
 def _clip_features(root: Path) -> tuple[Callable[[Tensor], Tensor], Tensor]:

@@ -6,6 +6,7 @@ measured.  A metric that does not is in the table with "no".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,8 +16,10 @@ from torch import Tensor
 
 from pdmd.damages import Samples
 from pdmd.errors import UserError
+from pdmd.metrics import checks
 from pdmd.metrics.diversity import LEAST
 from pdmd.metrics.intervals import mean_interval
+from pdmd.metrics.ranges import ANY, metric_range
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,12 +67,20 @@ class Plan:
 
 @torch.no_grad()
 def measure(x: Tensor, prompt: Tensor, mode: Tensor, features: Mapping[str, Features]) -> Samples:
-    """Every feature of samples x (N, ...), a chunk at a time."""
+    """Every feature of samples x (N, ...), a chunk at a time.
+
+    Raises:
+        UserError: a sample or a feature of one is not finite; names the network and the row.
+    """
+    x = checks.samples("validation", x, what="real samples")
     found: dict[str, list[Tensor]] = {name: [] for name in features}
     for part in x.split(CHUNK):
         for name, network in features.items():
             found[name].append(network(part))
-    return Samples(prompt, mode, {name: torch.cat(parts) for name, parts in found.items()})
+    whole = {name: torch.cat(parts) for name, parts in found.items()}
+    for name, values in whole.items():
+        checks.samples(name, values, what="features")
+    return Samples(prompt, mode, whole)
 
 
 def thirds(mode: Tensor, prompt: Tensor, seed: int) -> list[Tensor]:
@@ -81,6 +92,8 @@ def thirds(mode: Tensor, prompt: Tensor, seed: int) -> list[Tensor]:
     Raises:
         UserError: a prompt would have too few samples for its diversity to be measured.
     """
+    if not len(prompt):
+        raise UserError(f"real samples: 0: expected at least {LEAST} of a prompt in each third")
     generator = torch.Generator().manual_seed(seed)
     parts: list[list[Tensor]] = [[], [], []]
     _, group = torch.stack([prompt, mode], 1).unique(dim=0, return_inverse=True)
@@ -111,11 +124,12 @@ def validate(
         x: (N, ...) real samples; prompt, mode: (N,).
     Returns:
         damage, metric, the mean and 95% interval over splits (they share samples, so it is narrower
-        than of independent draws) of real, damaged and change; expected and reason; ordered: "yes"
-        if the interval of the change lies on the expected side of 0, or holds 0 for "stays" (by
-        chance it does not, one time in twenty or more).
+        than of independent draws; cut to what the metric can be) of real, damaged and change;
+        expected and reason; ordered: "yes" if the interval of the change lies on the expected side
+        of 0, or holds 0 for "stays" (by chance it does not, one time in twenty or more).
     Raises:
-        UserError: too few samples; a rule names a damage that the plan lacks.
+        UserError: too few samples, or one that is not finite; a metric has no value; a rule names a
+            damage that the plan lacks or expects what nothing does.
     """
     import pandas as pd
 
@@ -123,19 +137,22 @@ def validate(
     for rule in plan.rules:
         if rule.damage not in known:
             raise UserError(f"rule: damage {rule.damage!r}: expected one of {sorted(known)}")
+        is_ordered([], rule.expected)  # refuses before anything is measured
     parts = [thirds(mode, prompt, seed) for seed in range(splits)]
     real = measure(x, prompt, mode, plan.features)
-    whole = [_values(real.take(mine), real.take(ref), plan.metrics) for mine, _, ref in parts]
+    with checks.telling("no damage"):
+        whole = [_values(real.take(mine), real.take(ref), plan.metrics) for mine, _, ref in parts]
     rows = []
     for damage in dict.fromkeys(rule.damage for rule in plan.rules):
         spoilt = real
-        if damage in plan.transforms:
-            damaged = plan.transforms[damage](x, torch.Generator().manual_seed(0))
-            spoilt = measure(damaged, prompt, mode, plan.features)
-        values = [
-            _values(_damaged(damage, spoilt, mine, other, plan), real.take(ref), plan.metrics)
-            for mine, other, ref in parts
-        ]
+        with checks.telling(f"damage: {damage}"):
+            if damage in plan.transforms:
+                damaged = plan.transforms[damage](x, torch.Generator().manual_seed(0))
+                spoilt = measure(damaged, prompt, mode, plan.features)
+            values = [
+                _values(_damaged(damage, spoilt, mine, other, plan), real.take(ref), plan.metrics)
+                for mine, other, ref in parts
+            ]
         rows += _rows(damage, whole, values, plan)
     return pd.DataFrame(rows)
 
@@ -148,7 +165,11 @@ def _damaged(damage: str, spoilt: Samples, mine: Tensor, other: Tensor, plan: Pl
 
 
 def _values(x: Samples, reference: Samples, metrics: Mapping[str, Metric]) -> dict[str, float]:
-    return {name: metric(x, reference) for name, metric in metrics.items()}
+    found = {name: metric(x, reference) for name, metric in metrics.items()}
+    for name, value in found.items():
+        if not math.isfinite(value):
+            raise UserError(f"{name}: {value}: expected a finite number")
+    return found
 
 
 def _rows(
@@ -165,8 +186,15 @@ def _rows(
             real, damaged = ([one[metric] for one in some] for some in (whole, values))
             change = [after - before for before, after in zip(real, damaged, strict=True)]
             row: dict[str, object] = {"damage": damage, "metric": metric}
-            for name, some in (("real", real), ("damaged", damaged), ("change", change)):
-                row[f"{name}_mean"], row[f"{name}_low"], row[f"{name}_high"] = mean_interval(some)
+            limits = metric_range(metric)
+            for name, some, ends in (
+                ("real", real, limits),
+                ("damaged", damaged, limits),
+                ("change", change, ANY),
+            ):
+                row[f"{name}_mean"], row[f"{name}_low"], row[f"{name}_high"] = mean_interval(
+                    some, ends
+                )
             row |= {"expected": rule.expected, "ordered": is_ordered(change, rule.expected)}
             rows.append(row | {"reason": rule.reason})
     return rows

@@ -18,6 +18,7 @@ from pdmd.damages import (
 )
 from pdmd.draws import Stream
 from pdmd.errors import UserError
+from pdmd.metrics.ranges import metric_range
 from pdmd.plans import clip_plan, picture_plan
 from pdmd.tables import write_table
 from pdmd.validation import (
@@ -192,6 +193,42 @@ def test_a_rule_for_an_unknown_damage_is_refused(pictures):
     plan = Plan({}, {}, {}, {}, [Rule("rain", ("kid",), "rises", "")])
     with pytest.raises(UserError, match="damage 'rain': expected one of"):
         validate(pictures, *labels(), plan)
+
+
+def test_samples_features_and_metrics_that_are_not_finite_are_named(pictures):
+    plan = picture_plan(coarse)
+    broken = pictures.clone()
+    broken[3, 0, 0, 0] = float("nan")
+    with pytest.raises(UserError, match="validation: real samples, row 3: nan"):
+        validate(broken, *labels(), plan)
+    blind = dataclasses.replace(plan, features={**plan.features, "lite0": lambda x: coarse(x) / 0})
+    with pytest.raises(UserError, match="lite0: features, row 0: "):
+        validate(pictures, *labels(), blind)
+    none = dataclasses.replace(plan, metrics={"kid": lambda x, ref: float("nan")})
+    with pytest.raises(UserError, match=r"kid: nan: expected a finite number \(no damage\)"):
+        validate(pictures, *labels(), none)
+    torn = dataclasses.replace(plan, transforms={**plan.transforms, "blur": lambda x, _: x / 0})
+    with pytest.raises(UserError, match=r"row 0: .* \(damage: blur\)"):
+        validate(pictures, *labels(), torn)
+
+
+def test_an_expectation_that_nothing_meets_is_refused_before_anything_is_measured(pictures):
+    plan = Plan({"lite0": coarse}, {}, {}, {}, [Rule(IDENTITY, ("kid",), "grows", "")])
+    with pytest.raises(UserError, match="'grows': expected one of rises, falls, stays"):
+        validate(pictures, *labels(), plan)
+
+
+def test_no_samples_are_refused():
+    none = torch.zeros(0, dtype=torch.long)
+    with pytest.raises(UserError, match="real samples: 0: expected at least 8"):
+        thirds(none, none, 0)
+
+
+def test_intervals_of_values_stay_in_the_metrics_range(table):
+    for (_, metric), row in table.iterrows():
+        low, high = metric_range(metric)
+        for part in ("real", "damaged"):
+            assert low <= row[f"{part}_low"] <= row[f"{part}_mean"] <= row[f"{part}_high"] <= high
 
 
 def test_an_order_is_an_interval_on_the_right_side():

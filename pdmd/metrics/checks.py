@@ -30,12 +30,12 @@ def samples(metric: str, x: Tensor, least: int = 1, what: str = "samples") -> Te
         UserError: names the metric and the set, and the first row that is not finite.
     """
     if x.ndim == 0 or len(x) < least:
-        found = "a number" if x.ndim == 0 else str(len(x))
+        found = "one number" if x.ndim == 0 else f"{len(x)} rows"
         raise UserError(f"{metric}: {what}: {found}: expected at least {least}")
     ready = x.detach()
     if ready.dtype not in (torch.float32, torch.float64):
         ready = ready.float()
-    _bounded(metric, ready, LARGEST, "a finite number", what)
+    bounded(metric, ready, LARGEST, "a finite number", what)
     return ready
 
 
@@ -57,11 +57,12 @@ def pictures(metric: str, x: Tensor, dimensions: int, smallest: int = 1) -> Tens
             f"{metric}: samples: shape {list(x.shape)}: expected sides of at least {smallest}"
         )
     ready = samples(metric, x)
-    _bounded(metric, ready, BRIGHTEST, "-1 to 1", "samples")
+    bounded(metric, ready, BRIGHTEST, "-1 to 1")
     return ready
 
 
-def _bounded(metric: str, x: Tensor, limit: float, expected: str, what: str) -> None:
+def bounded(metric: str, x: Tensor, limit: float, expected: str, what: str = "samples") -> None:
+    """Raise UserError for the first row of (N, ...) with a number that is not within a limit."""
     if x.numel() == 0:
         return
     low, high = (float(end) for end in x.aminmax())
@@ -105,7 +106,7 @@ def number(metric: str, name: str, value: int, least: int, most: int | None = No
 
 
 def weights(metric: str, network: nn.Module) -> None:
-    """Raise UserError unless a network that scores has finite weights: its guesses would be none."""
+    """Raise UserError unless a network that scores has finite weights: it would guess nothing."""
     for name, values in network.state_dict().items():
         if values.is_floating_point() and not bool(values.isfinite().all()):
             raise UserError(f"{metric}: weights {name}: not finite: expected finite numbers")

@@ -13,6 +13,11 @@ BLOCK = 512  # rows at a time, so that pairs of one set are not all computed twi
 TINY = 1e-15  # norm of a row, below which float32 loses its square
 
 
+def centre_of(x: Tensor) -> Tensor:
+    """Mean (D,) of rows (N, D), summed in float64: far from zero float32 would lose it."""
+    return x.mean(0, dtype=torch.float64)
+
+
 def exact_distances(x: Tensor, y: Tensor) -> Tensor:
     """(N, D), (M, D) -> (N, M) distances in float64, from differences: slow for wide rows."""
     return torch.cdist(x.double(), y.double(), compute_mode="donot_use_mm_for_euclid_dist")
@@ -68,7 +73,7 @@ def _total(x: Tensor, y: Tensor) -> float:
 def _squares(x: Tensor, y: Tensor) -> tuple[Tensor, float]:
     """Squared distances (N, M), and the size of their rounding errors."""
     kind = torch.promote_types(x.dtype, y.dtype)
-    centre = y.mean(0, dtype=torch.float64).to(kind)
+    centre = centre_of(y).to(kind)
     a, b = x.to(kind) - centre, y.to(kind) - centre
     p, q = (z.square().sum(1, keepdim=True) for z in (a, b))
     # one product of matrices gives all three terms
@@ -104,6 +109,6 @@ def mean_cosine(unit: Tensor) -> float:
 
 
 def rounding(x: Tensor, centre: Tensor) -> float:
-    """The norm that rounding gives a row of x (N, D) that equals a centre (D,), after taking it off."""
+    """The norm that rounding leaves of a row of x (N, D) that equals a centre (D,)."""
     kept = torch.finfo(x.dtype if x.is_floating_point() else torch.float32).eps
     return 8 * kept * float(centre.double().norm())

@@ -11,6 +11,7 @@ from torch import Tensor
 from pdmd.digits import CLASSES, SIDE, Classifier
 from pdmd.errors import UserError
 from pdmd.metrics import checks
+from pdmd.metrics.checks import Scores
 from pdmd.metrics.distances import distances, mean_cosine, unit_rows
 from pdmd.metrics.fidelity import kernel_distance
 
@@ -81,7 +82,7 @@ class PictureMetrics:
         checks.weights("accuracy", self.classifier)
 
     @torch.no_grad()
-    def __call__(self, pictures: Tensor, labels: Tensor) -> dict[str, float]:
+    def __call__(self, pictures: Tensor, labels: Tensor) -> Scores:
         """Scores of (N, 64) pictures with the classes (N,) they were asked for.
 
         Returns:
@@ -105,7 +106,7 @@ class PictureMetrics:
                 found = self._of_class(label, pictures[labels == label], features[labels == label])
             for name, value in found.items():
                 rows.setdefault(name, []).append(value)
-        means = {name: sum(values) / len(values) for name, values in rows.items()}
+        means: Scores = {name: sum(values) / len(values) for name, values in rows.items()}
         means["modes_covered"] = sum(rows["modes_covered"])
         accuracy = float((logits.argmax(1) == labels).double().mean())
         return {"accuracy": accuracy, "kid": self._kid(features), **means}
@@ -127,6 +128,7 @@ class PictureMetrics:
         ready = checks.features(metric, pictures)
         if ready.shape[1] != SIDE * SIDE:
             raise UserError(f"{metric}: samples: width {ready.shape[1]}: expected {SIDE * SIDE}")
+        checks.bounded(metric, ready, checks.BRIGHTEST, "-1 to 1")
         return ready.float()
 
     @torch.no_grad()

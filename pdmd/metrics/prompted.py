@@ -10,10 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pdmd.errors import UserError
 from pdmd.judge import Judge
+from pdmd.metrics import checks
+from pdmd.metrics.checks import Scores
+from pdmd.metrics.distances import centre_of
 from pdmd.metrics.diversity import ModeShares, mode_shares, vendi_score, within_prompt
 from pdmd.metrics.fidelity import frechet_distance, kernel_distance
 from pdmd.metrics.motion import (
+    SMALLEST,
     camera_motion,
     dynamic_degree,
     mean_flow,
@@ -40,22 +45,30 @@ class Reference:
     Attributes:
         x: (N, 3, H, W) or (N, 3, T, H, W) in [-1, 1].
         features: name -> (M, D), made when they are first asked for.
+        what: what errors call the set.
     """
 
     x: Tensor
     features: dict[str, Tensor] = field(default_factory=dict)
+    what: str = "samples"
 
     def by(self, name: str, network: Features, chosen: Tensor | None = None) -> Tensor:
         """(M, D) features of a network: of all, or of what was chosen from them."""
         if name not in self.features:
-            self.features[name] = through(network, self.x if chosen is None else chosen)
+            with checks.telling(self.what):
+                self.features[name] = through(network, self.x if chosen is None else chosen, name)
         return self.features[name]
 
 
 @torch.no_grad()
-def through(network: Features, x: Tensor, size: int = CHUNK) -> Tensor:
-    """A frozen network's features of many pictures or clips, a chunk at a time."""
-    return torch.cat([network(part) for part in x.split(size)])
+def through(network: Features, x: Tensor, name: str = "features", size: int = CHUNK) -> Tensor:
+    """A frozen network's features of many pictures or clips, a chunk at a time.
+
+    Raises:
+        UserError: a feature is not finite; names the network and the row.
+    """
+    found = torch.cat([network(part) for part in x.split(size)])
+    return checks.samples(name, found, what="features")
 
 
 def prompt_rows(condition: Tensor, prompts: Sequence[Prompt], kind: str) -> Tensor:
@@ -66,27 +79,31 @@ def prompt_rows(condition: Tensor, prompts: Sequence[Prompt], kind: str) -> Tens
 
 def fidelity(features: Tensor, real: Tensor, suffix: str = "") -> dict[str, float]:
     """Frechet and kernel distance of features (N, D) to a reference's (M, D)."""
-    size = min(len(features), len(real)) // 2
+    size, kid = min(len(features), len(real)) // 2, f"kid{suffix}"
     return {
-        f"fid{suffix}": frechet_distance(features, real),
-        f"kid{suffix}": kernel_distance(features, real, SUBSETS, size, 0),
+        f"fid{suffix}": frechet_distance(features, real, f"fid{suffix}"),
+        kid: kernel_distance(features, real, SUBSETS, size, 0, kid),
     }
 
 
-def mean_shares(shares: Sequence[ModeShares], kind: str) -> dict[str, float]:
-    """Mode shares of the prompts of a kind, averaged."""
+def mean_shares(shares: Sequence[ModeShares], kind: str) -> Scores:
+    """Mode shares of the prompts of a kind, averaged; None of no prompt."""
     return {
-        f"{short}_{kind}": sum(getattr(one, name) for one in shares) / max(len(shares), 1)
+        f"{short}_{kind}": _average([getattr(one, name) for one in shares])
         for short, name in (("modes", "covered"), ("entropy", "entropy"), ("tv", "tv"))
     }
 
 
-def mean_coverage(pairs: Sequence[tuple[float, float]]) -> dict[str, float]:
-    """Coverage and density of prompts, averaged; NaN of none."""
-    if not pairs:
-        return {"coverage": math.nan, "density": math.nan}
-    coverage, density = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
-    return {"coverage": coverage, "density": density}
+def mean_coverage(pairs: Sequence[tuple[float, float]]) -> Scores:
+    """Coverage and density of prompts, averaged; None of no prompt."""
+    return {
+        "coverage": _average([coverage for coverage, _ in pairs]),
+        "density": _average([density for _, density in pairs]),
+    }
+
+
+def _average(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 @dataclass(frozen=True)
@@ -108,6 +125,18 @@ class PromptedMetrics:
     networks: Mapping[str, Any] = field(default_factory=dict)
     teacher: Reference | None = None
 
+    def __post_init__(self) -> None:
+        checks.weights("accuracy", self.judge)
+
+    def asked(self, condition: Tensor, rows: int) -> Tensor:
+        """The prompt of each sample, (N,).
+
+        Raises:
+            UserError: not one for each sample, or there is no such prompt.
+        """
+        checks.labels("accuracy", condition, rows)
+        return checks.labels("accuracy", prompt_of(condition), rows, len(self.prompts))
+
 
 @dataclass(frozen=True)
 class EmojiMetrics(PromptedMetrics):
@@ -119,7 +148,7 @@ class EmojiMetrics(PromptedMetrics):
         return int(self.labels["style"].max()) + 1
 
     @torch.no_grad()
-    def __call__(self, pictures: Tensor, condition: Tensor) -> dict[str, float]:
+    def __call__(self, pictures: Tensor, condition: Tensor) -> Scores:
         """What a judge sees in (N, 3, H, W) pictures drawn for (N,) prompts.
 
         Returns:
@@ -127,19 +156,26 @@ class EmojiMetrics(PromptedMetrics):
             modes_<kind>: known modes covered a prompt (fine: 4 styles; coarse: 4 objects x 4
                 styles); entropy_<kind>: of the mode shares, 1 best; tv_<kind>: to equal shares.
             coverage, density: of held-out pictures of what the prompt asks for, by judge features.
+            Those of a kind of prompt that no picture is of are None.
+        Raises:
+            UserError: a picture or a feature of one is not finite, a prompt is unknown, or has not
+                more held-out pictures than `neighbours`; names the row or the prompt.
         """
-        features = through(self.judge.features, pictures)
+        pictures = checks.pictures("accuracy", pictures, 4).float()
+        condition = self.asked(condition, len(pictures))
+        features = through(self.judge.features, pictures, "judge")
         guess = {name: head(features).argmax(1) for name, head in self.judge.heads.items()}
         right = self._right(condition, guess["object"])
-        scores = {"accuracy": float(right.double().mean())}
+        scores: Scores = {"accuracy": checks.mean(right)}
         for kind in ("fine", "coarse"):
             rows = prompt_rows(condition, self.prompts, kind)
-            scores[f"accuracy_{kind}"] = float(right[rows].double().mean())
+            scores[f"accuracy_{kind}"] = checks.mean(right[rows])
             scores |= self._modes(kind, rows, condition, guess, right)
         return scores | self._coverage(features, condition)
 
     def _right(self, condition: Tensor, objects: Tensor) -> Tensor:
-        satisfied = torch.zeros(len(self.prompts), int(self.labels["object"].max()) + 1).bool()
+        known = 1 + max(int(self.labels["object"].max()), int(objects.max()))
+        satisfied = torch.zeros(len(self.prompts), known).bool()
         for number, prompt in enumerate(self.prompts):
             satisfied[number, prompt.truth.get("objects", [])] = True
         return satisfied[condition, objects]
@@ -151,7 +187,7 @@ class EmojiMetrics(PromptedMetrics):
         condition: Tensor,
         guess: Mapping[str, Tensor],
         right: Tensor,
-    ) -> dict[str, float]:
+    ) -> Scores:
         found = []
         for number in condition[rows].unique():
             mine = rows[(condition[rows] == number) & right[rows]]
@@ -161,7 +197,7 @@ class EmojiMetrics(PromptedMetrics):
             found.append(mode_shares(modes, len(objects) * self.styles))
         return mean_shares(found, kind)
 
-    def _coverage(self, features: Tensor, condition: Tensor) -> dict[str, float]:
+    def _coverage(self, features: Tensor, condition: Tensor) -> Scores:
         real = self.real.by("judge", self.judge.features)
         pairs = []
         for number in condition.unique():
@@ -169,11 +205,12 @@ class EmojiMetrics(PromptedMetrics):
             mine = torch.isin(self.labels["object"], objects)
             fake = features[condition == number]
             some = real[mine][:: max(1, int(mine.sum()) // max(len(fake), 1))]
-            pairs.append(coverage_and_density(fake, some, self.neighbours))
+            with checks.telling(f"prompt {int(number)}"):
+                pairs.append(coverage_and_density(fake, some, self.neighbours))
         return mean_coverage(pairs)
 
     @torch.no_grad()
-    def full(self, own: Reference, condition: Tensor) -> dict[str, float]:
+    def full(self, own: Reference, condition: Tensor) -> Scores:
         """The scores above and those of real networks; `own` holds their features afterwards.
 
         Returns, further:
@@ -182,13 +219,15 @@ class EmojiMetrics(PromptedMetrics):
             fid, kid: these features against held-out pictures; fid_teacher, kid_teacher: against
                 the teacher's samples, as in the paper; clip: the small CLIP's score.
         """
-        pictures, features = own.x, own.by("features", self.networks["features"])
+        scores, pictures = self(own.x, condition), own.x
+        features = own.by("features", self.networks["features"])
         real = self.real.by("features", self.networks["features"])
-        scores = self(pictures, condition)
-        scores["cosine"] = within_prompt(features, condition, real.mean(0))
-        mean = self.real.x.mean(0).flatten()
-        scores["cosine_pixels"] = within_prompt(pictures.flatten(1), condition, mean)
-        scores["vendi"] = vendi_score(features - real.mean(0), condition)
+        centre, mean = centre_of(real), centre_of(self.real.x.flatten(1))
+        scores["cosine"] = within_prompt(features, condition, centre)
+        scores["cosine_pixels"] = within_prompt(
+            pictures.flatten(1), condition, mean, "cosine_pixels"
+        )
+        scores["vendi"] = vendi_score(features, condition, centre)
         scores["lpips"] = self.networks["lpips"](pictures, condition)
         scores["clip"] = self.networks["clip"](pictures, condition)
         scores |= fidelity(features, real)
@@ -211,7 +250,7 @@ class MovingMetrics(PromptedMetrics):
     fvd_clips: int = 64
 
     @torch.no_grad()
-    def __call__(self, clips: Tensor, condition: Tensor) -> dict[str, float]:
+    def __call__(self, clips: Tensor, condition: Tensor) -> Scores:
         """What a judge and estimates of motion see in (N, 3, T, H, W) clips of (N,) prompts.
 
         Returns:
@@ -222,9 +261,15 @@ class MovingMetrics(PromptedMetrics):
             control_camera: the same of the camera's move.
             speed: mean of object clips, px a frame; speed_w1, speed_w1_teacher: Wasserstein
                 distance of free clips' speeds to held-out clips and to the teacher's.
-            coverage, density: of held-out clips of the same subject, by judge features.
+            coverage, density: of held-out clips of the same subject, by judge features, over the
+                prompts that have more than `neighbours` of them.
+            Those of a kind of prompt that no clip is of are None.
+        Raises:
+            UserError: a clip or a feature of one is not finite, or a prompt is unknown; names the
+                row.
         """
-        condition = prompt_of(condition)
+        clips = checks.pictures("accuracy", clips, 5, SMALLEST).float()
+        condition = self.asked(condition, len(clips))
         scores = self._accuracy(condition, self.judge.guess(clips))
         scores |= self._motion(clips, condition)
         return scores | self._coverage(clips, condition)
@@ -234,34 +279,41 @@ class MovingMetrics(PromptedMetrics):
         values = [-1 if p.truth.get(name) is None else p.truth[name] for p in self.prompts]
         return torch.tensor(values)[condition]
 
-    def _accuracy(self, condition: Tensor, guess: Mapping[str, Tensor]) -> dict[str, float]:
+    def _accuracy(self, condition: Tensor, guess: Mapping[str, Tensor]) -> Scores:
         hits = []
         for name in ("object", "scene"):
             wanted = self._said(condition, name)
             hits.append((guess[name] == wanted)[wanted >= 0])
-        return {"accuracy": float(torch.cat(hits).double().mean())}
+        return {"accuracy": checks.mean(torch.cat(hits))}
 
-    def _motion(self, clips: Tensor, condition: Tensor) -> dict[str, float]:
-        px, scores = clips.shape[-1], {}
+    def _motion(self, clips: Tensor, condition: Tensor) -> Scores:
+        px, scores = clips.shape[-1], Scores()
         free, stated, camera = (
             prompt_rows(condition, self.prompts, kind) for kind in ("free", "stated", "camera")
         )
-        motion = object_motion(clips[torch.cat([free, stated])])
+        motion = _motion_of(clips[torch.cat([free, stated])])
         speeds = motion[: len(free)].norm(dim=1)
-        scores["speed"] = float(motion.norm(dim=1).mean())
-        scores["speed_w1"] = wasserstein(speeds, self._real_speeds())
+        scores["speed"] = checks.mean(motion.norm(dim=1))
+        scores["speed_w1"] = _apart(speeds, self._real_speeds(), "speed_w1")
         if self.teacher is not None and self.conditions is not None:
-            scores["speed_w1_teacher"] = wasserstein(speeds, self._teacher_speeds())
+            theirs = self._teacher_speeds()
+            scores["speed_w1_teacher"] = _apart(speeds, theirs, "speed_w1_teacher")
         scores |= self._free_modes(motion[: len(free)], condition[free], px)
         direction, speed = known_motion(motion[len(free) :], px)
         right = direction == self._said(condition[stated], "direction")
         right &= speed == self._said(condition[stated], "speed")
-        scores["control"] = float(right.double().mean())
-        moves = known_camera(camera_motion(clips[camera]), px)
-        wanted = self._said(condition[camera], "camera")
-        return scores | {"control_camera": float((moves == wanted).double().mean())}
+        return scores | {
+            "control": checks.mean(right),
+            "control_camera": checks.mean(self._camera_hits(clips[camera], condition[camera])),
+        }
 
-    def _free_modes(self, motion: Tensor, condition: Tensor, px: int) -> dict[str, float]:
+    def _camera_hits(self, clips: Tensor, condition: Tensor) -> Tensor:
+        if not len(clips):
+            return torch.zeros(0).bool()
+        moves = known_camera(camera_motion(clips), clips.shape[-1])
+        return moves == self._said(condition, "camera")
+
+    def _free_modes(self, motion: Tensor, condition: Tensor, px: int) -> Scores:
         direction, speed = known_motion(motion, px)
         known = direction * len(speeds_of(px)) + speed
         count = len(DIRECTIONS) * len(speeds_of(px))
@@ -274,7 +326,8 @@ class MovingMetrics(PromptedMetrics):
     def _real_speeds(self) -> Tensor:
         if "speeds" not in self.real.features:
             objects = self.real.x[self.labels["object"] >= 0]
-            self.real.features["speeds"] = object_motion(objects).norm(dim=1)
+            with checks.telling("held-out clips"):
+                self.real.features["speeds"] = _motion_of(objects).norm(dim=1)
         return self.real.features["speeds"]
 
     def _teacher_speeds(self) -> Tensor:
@@ -282,7 +335,8 @@ class MovingMetrics(PromptedMetrics):
         assert self.conditions is not None
         if "speeds" not in self.teacher.features:
             free = prompt_rows(prompt_of(self.conditions), self.prompts, "free")
-            self.teacher.features["speeds"] = object_motion(self.teacher.x[free]).norm(dim=1)
+            with checks.telling("the teacher's clips"):
+                self.teacher.features["speeds"] = _motion_of(self.teacher.x[free]).norm(dim=1)
         return self.teacher.features["speeds"]
 
     def _looks(self, clips: Tensor) -> Tensor:
@@ -290,8 +344,8 @@ class MovingMetrics(PromptedMetrics):
         frames = clips[:, :, [0, clips.shape[2] // 2, -1]].movedim(2, 1)
         return self.judge.features(frames.flatten(0, 1)).view(len(clips), -1)
 
-    def _coverage(self, clips: Tensor, condition: Tensor) -> dict[str, float]:
-        features, real = through(self._looks, clips), self.real.by("looks", self._looks)
+    def _coverage(self, clips: Tensor, condition: Tensor) -> Scores:
+        features, real = through(self._looks, clips, "judge"), self.real.by("looks", self._looks)
         pairs = []
         for number in condition.unique():
             mine = torch.ones(len(real), dtype=torch.bool)
@@ -300,13 +354,14 @@ class MovingMetrics(PromptedMetrics):
                     mine &= self.labels[name] == value
             if int(mine.sum()) <= self.neighbours:
                 continue
-            pairs.append(
-                coverage_and_density(features[condition == number], real[mine], self.neighbours)
-            )
+            with checks.telling(f"prompt {int(number)}"):
+                pairs.append(
+                    coverage_and_density(features[condition == number], real[mine], self.neighbours)
+                )
         return mean_coverage(pairs)
 
     @torch.no_grad()
-    def full(self, own: Reference, condition: Tensor) -> dict[str, float]:
+    def full(self, own: Reference, condition: Tensor) -> Scores:
         """The scores above and those of real networks; `own` holds I3D's features afterwards.
 
         Returns, further:
@@ -317,17 +372,17 @@ class MovingMetrics(PromptedMetrics):
                 held-out clips; fvd_teacher, kvd_teacher: to the teacher's, as in the paper.
             clip: the small CLIP's score of the middle frames.
         """
-        condition, clips = prompt_of(condition), own.x
-        scores = self(clips, condition)
+        scores, clips = self(own.x, condition), own.x
+        condition = prompt_of(condition)
         flow = self.networks["flow"](clips)
         scores["flow"] = float(mean_flow(flow).mean())
         scores["dynamic"] = float(dynamic_degree(flow).double().mean())
         last = clips[:, :, -1]
         features = through(self.networks["features"], last)
         ends = self.real.x[:CENTRED_ON, :, -1]
-        centre = self.real.by("ends", self.networks["features"], ends).mean(0)
+        centre = centre_of(self.real.by("ends", self.networks["features"], ends))
         scores["cosine"] = within_prompt(features, condition, centre)
-        scores["vendi"] = vendi_score(features - centre, condition)
+        scores["vendi"] = vendi_score(features, condition, centre)
         scores["lpips"] = self.networks["lpips"](last, condition)
         scores["clip"] = self.networks["clip"](clips[:, :, clips.shape[2] // 2], condition)
         return scores | self._video_distances(own)
@@ -340,14 +395,22 @@ class MovingMetrics(PromptedMetrics):
         mine, found = self._i3d(own), {}
         others = {"": self.real} | ({} if self.teacher is None else {"_teacher": self.teacher})
         for suffix, other in others.items():
-            theirs = self._i3d(other)
+            fvd, kvd, theirs = f"fvd{suffix}", f"kvd{suffix}", self._i3d(other)
             logits, pooled = slice(0, 400), slice(400, None)
-            found[f"fvd{suffix}"] = frechet_distance(mine[:, logits], theirs[:, logits])
+            found[fvd] = frechet_distance(mine[:, logits], theirs[:, logits], fvd)
             half = len(mine) // 2
-            found[f"kvd{suffix}"] = kernel_distance(
-                mine[:, pooled], theirs[:, pooled], SUBSETS, half, 0
-            )
+            found[kvd] = kernel_distance(mine[:, pooled], theirs[:, pooled], SUBSETS, half, 0, kvd)
         return found
+
+
+def _motion_of(clips: Tensor) -> Tensor:
+    """(N, 2) motions of objects, of no clips as well."""
+    return object_motion(clips) if len(clips) else torch.zeros(0, 2)
+
+
+def _apart(speeds: Tensor, others: Tensor, metric: str) -> float | None:
+    """Wasserstein distance of two sets of speeds; None where one is empty."""
+    return wasserstein(speeds, others, metric) if len(speeds) and len(others) else None
 
 
 def known_motion(motion: Tensor, px: int) -> tuple[Tensor, Tensor]:
@@ -360,7 +423,12 @@ def known_camera(motion: Tensor, px: int) -> Tensor:
     """Index of the known camera move that a pan and zoom (N, 3) is nearest to, -1 for none.
 
     Pan and zoom are compared in units of the known moves.
+
+    Raises:
+        UserError: a motion is not finite.
     """
+    motion = checks.samples("camera motion", motion, 0, "motions").float()
+    checks.same_width("camera motion", motion, torch.zeros(1, 3), "motions")
     units = torch.tensor([PAN * px, PAN * px, math.log(ZOOM)])
     scaled = motion / units
     moves = torch.tensor(list(CAMERAS.values()))
@@ -368,5 +436,11 @@ def known_camera(motion: Tensor, px: int) -> Tensor:
 
 
 def spread_rows(rows: int, wanted: int) -> Tensor:
-    """Evenly spread row numbers, at most `wanted` of them."""
+    """Evenly spread row numbers, at most `wanted` of them.
+
+    Raises:
+        UserError: none are wanted, or there are none.
+    """
+    if min(rows, wanted) < 1:
+        raise UserError(f"fvd: {wanted} of {rows} clips: expected at least 1")
     return torch.arange(min(rows, wanted)) * rows // min(rows, wanted)

@@ -44,3 +44,17 @@ def test_values_that_are_not_finite_are_left_out():
 
 def test_equal_values_have_an_interval_of_no_width():
     assert mean_interval([2.0, 2.0, 2.0]) == (2.0, 2.0, 2.0)
+
+
+def test_an_interval_is_cut_where_the_metric_ends():
+    values = [25.0, 25.0, 24.0]
+    _, low, high = mean_interval(values)
+    assert high > 25  # the control: of 25 modes
+    mean, cut_low, cut_high = mean_interval(values, (0, 25))
+    assert (mean, cut_low, cut_high) == (sum(values) / 3, low, 25)
+    assert mean_interval([0.0, 0.0, 0.1], (0, 1))[1] == 0
+
+
+def test_an_undefined_value_is_not_counted():
+    assert mean_interval([0.5, None, 0.7]) == mean_interval([0.5, 0.7])
+    assert mean_interval([0.5, None, 0.7]) != mean_interval([0.5, 0.0, 0.7])

@@ -86,10 +86,20 @@ def test_collapse_onto_one_point_is_one_mode_without_spread():
     assert found["energy"] > 1
 
 
-def test_samples_far_from_every_mode_are_no_inliers():
+def test_samples_far_from_every_mode_cover_none_at_the_greatest_distance():
     found = score(torch.full((100, 2), 50.0) + torch.rand(100, 2))
-    assert (found["inliers"], found["modes_covered"], found["spread"]) == (0, 0, 0)
-    assert all(value == value for value in found.values())  # nothing is NaN
+    assert (found["inliers"], found["modes_covered"], found["effective_modes"]) == (0, 0, 0)
+    assert found["tv"] == 1
+    assert found["spread"] is None  # there is nothing to have one
+    some = score(torch.cat([torch.full((100, 2), 50.0), draw(1, 2000)]))  # control
+    assert some["tv"] < 0.1
+    assert some["effective_modes"] > 20
+    assert some["spread"] == pytest.approx(1, abs=0.05)
+
+
+def test_modes_with_one_inlier_each_have_no_spread():
+    assert score(MIXTURE.means[:4])["spread"] is None
+    assert score(MIXTURE.means[:4].repeat(2, 1))["spread"] == pytest.approx(0, abs=1e-6)
 
 
 def test_the_energy_distance_is_that_of_a_loop_over_pairs():

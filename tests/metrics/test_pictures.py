@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from pdmd.digits import Classifier, split_digits, writing_styles
+from pdmd.errors import UserError
 from pdmd.metrics.pictures import (
     PictureMetrics,
     coverage_and_density,
@@ -171,3 +172,36 @@ def test_the_kernel_distance_does_not_depend_on_luck(metrics, digits):
     torch.manual_seed(1)
     metrics.kernel_distance(digits[0][:450])
     assert torch.equal(torch.get_rng_state(), state)  # and takes none of the caller's
+
+
+def test_a_picture_that_is_not_finite_and_a_class_without_a_pair_are_named(metrics, digits):
+    train, labels, *_ = digits
+    broken = train.clone()
+    broken[40, 7] = float("nan")
+    with pytest.raises(UserError, match="accuracy: samples, row 40: nan: expected a finite number"):
+        metrics(broken, labels)
+    with pytest.raises(UserError, match="kid: samples, row 40: nan"):
+        metrics.kernel_distance(broken)
+    few = torch.cat([(labels != 3).nonzero().flatten(), (labels == 3).nonzero().flatten()[:1]])
+    with pytest.raises(UserError, match=r"cosine: samples: 1 rows: .* \(class 3\)"):
+        metrics(train[few], labels[few])
+    with pytest.raises(UserError, match=r"accuracy: labels, row 2: 10: expected 0 to 9"):
+        metrics(train[:3], torch.tensor([0, 1, 10]))
+    with pytest.raises(UserError, match="accuracy: samples: width 63: expected 64"):
+        metrics(train[:, :-1], labels)
+    with pytest.raises(UserError, match="kid: size: 1: expected 2 to"):
+        metrics.kernel_distance(train[:2])
+
+
+def test_samples_on_the_mean_picture_are_the_least_diverse(metrics):
+    asked = torch.arange(10).repeat_interleave(8)
+    found = metrics(metrics.mean.expand(80, 64), asked)
+    assert (found["cosine"], found["feature_cosine"]) == pytest.approx((1, 1))
+
+
+def test_weights_that_are_not_finite_are_refused(metrics):
+    classifier = Classifier()
+    with torch.no_grad():
+        classifier.head.bias[2] = float("inf")
+    with pytest.raises(UserError, match=r"accuracy: weights head\.bias: not finite"):
+        PictureMetrics(metrics.real, metrics.labels, metrics.mean, metrics.styles, classifier, 3)

@@ -5,8 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pdmd.errors import UserError
 from pdmd.judge import Judge
-from pdmd.metrics.prompted import EmojiMetrics, MovingMetrics, Reference
+from pdmd.metrics.prompted import (
+    EmojiMetrics,
+    MovingMetrics,
+    Reference,
+    known_camera,
+    spread_rows,
+)
+from pdmd.metrics.ranges import metric_range
 from pdmd.prompts import Prompt
 
 EACH, OBJECTS, STYLES, FRAMES, PX = 12, 2, 2, 8, 20
@@ -89,3 +97,86 @@ def test_features_that_a_teachers_evaluation_made_are_not_made_again(make, name,
 
     other = replace(metrics, teacher=Reference(teacher.x, {name: kept + 1}))
     assert other.full(Reference(drawn), condition)[score] > wanted[score] + 0.1  # the control
+
+
+# ---- samples, labels and networks that are none
+
+
+def spoilt(x, value=float("nan"), row=7):
+    found = x.clone()
+    found[row].view(-1)[3] = value
+    return found
+
+
+@pytest.mark.parametrize("make", [pictures, clips])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
+def test_one_sample_that_is_not_finite_is_named(make, value):
+    metrics, drawn, condition = make(Network())
+    for score in (metrics, lambda x, c: metrics.full(Reference(x), c)):
+        with pytest.raises(UserError, match=r"^accuracy: samples, row 7: "):
+            score(spoilt(drawn, value), condition)
+
+
+@pytest.mark.parametrize("make", [pictures, clips])
+def test_a_network_that_gives_no_number_is_named_with_its_set(make):
+    metrics, drawn, condition = make(Network())
+    broken = {**metrics.networks, "features": lambda x: x.flatten(1)[:, :6] / 0}
+    with pytest.raises(UserError, match=r"^features: features, row 0: "):
+        replace(metrics, networks=broken).full(Reference(drawn), condition)
+    with torch.no_grad():
+        metrics.judge.heads["object"].bias[0] = float("nan")
+    with pytest.raises(UserError, match=r"accuracy: weights heads\.object\.bias: not finite"):
+        replace(metrics)
+
+
+@pytest.mark.parametrize("make", [pictures, clips])
+def test_prompts_must_be_one_a_sample_and_known(make):
+    metrics, drawn, condition = make(Network())
+    with pytest.raises(UserError, match=r"accuracy: labels: .*expected \d+ integers"):
+        metrics(drawn, condition[:-1])
+    unknown = condition.clone()
+    unknown[4] = 99
+    with pytest.raises(UserError, match=r"accuracy: labels, row 4: 99: expected 0 to \d"):
+        metrics(drawn, unknown)
+    with pytest.raises(UserError, match="accuracy: samples: 0 rows: expected at least 1"):
+        metrics(drawn[:0], condition[:0])
+
+
+@pytest.mark.parametrize(("make", "kind"), [(pictures, "emoji"), (clips, "moving")])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_every_score_of_random_samples_is_in_its_range(make, kind):
+    metrics, drawn, condition = make(Network())
+    for name, value in metrics.full(Reference(drawn), condition).items():
+        low, high = metric_range(name, {"kind": kind})
+        assert value is None or low <= value <= high, name
+
+
+def test_scores_of_a_kind_of_prompt_that_no_sample_has_are_undefined():
+    metrics, drawn, condition = pictures(Network())
+    found = metrics(drawn, condition)
+    assert {name for name, value in found.items() if value is None} == {
+        f"{name}_coarse" for name in ("accuracy", "modes", "entropy", "tv")
+    }
+    metrics, drawn, condition = clips(Network())
+    free = condition == 0
+    found = metrics(drawn[free], condition[free])
+    assert {name for name, value in found.items() if value is None} == {"control", "control_camera"}
+    camera = metrics(drawn[condition == 2], condition[condition == 2])
+    assert camera["speed"] is camera["speed_w1"] is camera["modes_free"] is None
+    assert camera["control_camera"] is not None  # the control
+
+
+def test_coverage_of_no_prompt_is_undefined_and_of_too_few_pictures_refused():
+    metrics, drawn, condition = clips(Network())
+    found = replace(metrics, neighbours=99)(drawn, condition)
+    assert found["coverage"] is found["density"] is None
+    metrics, drawn, condition = pictures(Network())
+    with pytest.raises(UserError, match=r"coverage: neighbours: 99: expected 1 to .*\(prompt 0\)"):
+        replace(metrics, neighbours=99)(drawn, condition)
+
+
+def test_motions_of_cameras_are_finite_and_some_clips_are_wanted():
+    with pytest.raises(UserError, match="camera motion: motions, row 1: nan"):
+        known_camera(torch.tensor([[0.0, 0, 0], [float("nan"), 0, 0]]), PX)
+    with pytest.raises(UserError, match="fvd: 0 of 9 clips: expected at least 1"):
+        spread_rows(9, 0)
