@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +11,13 @@ from pdmd import provenance
 from pdmd.catalogue import FIDELITY as FIDELITY
 from pdmd.catalogue import PROMPTED, TABLES
 from pdmd.config import Config
-from pdmd.metrics.intervals import mean_interval
+from pdmd.errors import UserError
+from pdmd.metrics.intervals import defined, mean_interval
+from pdmd.metrics.ranges import ANY, Range, ranges
 from pdmd.outputs import PROVENANCE, table_reads
 from pdmd.paths import Paths
-from pdmd.storage import read_json, write_text
+from pdmd.reading import read_boundaries, read_costs, read_frames, read_metrics
+from pdmd.storage import write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,19 +77,61 @@ EQUAL = {
 
 
 def interval_table(
-    values: Mapping[str, Sequence[Mapping[str, float]]], names: Sequence[str]
+    values: Mapping[str, Sequence[Mapping[str, float | None]]],
+    names: Sequence[str],
+    limits: Mapping[str, Range] | None = None,
 ) -> pd.DataFrame:
-    """Method -> its seeds' metrics, as a tidy frame: method, n, <metric>_mean, _low, _high."""
+    """Method -> its seeds' metrics, as a tidy frame: method, n, <metric>_mean, _low, _high.
+
+    n counts a method's seeds. A metric that only some seeds of a method have (in others it is not
+    defined) has one more column, <metric>_n: the seeds that its mean is over.
+
+    Args:
+        limits: metric -> its range, at which intervals are cut.
+    """
     import pandas as pd
 
-    rows = []
+    rows, ends = [], limits or {}
     for method, seeds in values.items():
         row: dict[str, Any] = {"method": method, "n": len(seeds)}
         for name in names:
-            mean, low, high = mean_interval([seed.get(name, math.nan) for seed in seeds])
-            row |= {f"{name}_mean": mean, f"{name}_low": low, f"{name}_high": high}
+            own = [seed.get(name) for seed in seeds]
+            interval = mean_interval(own, ends.get(name, ANY))
+            row |= dict(zip(_columns(name), (*interval, len(defined(own))), strict=True))
         rows.append(row)
-    return pd.DataFrame(rows)
+    columns = ["method", "n", *(column for name in names for column in _columns(name))]
+    return _without_full_counts(pd.DataFrame(rows, columns=columns))
+
+
+def _columns(name: str) -> list[str]:
+    return [f"{name}_{end}" for end in ("mean", "low", "high", "n")]
+
+
+def _without_full_counts(frame: pd.DataFrame) -> pd.DataFrame:
+    """Drop <metric>_n where every method's seeds all have the metric, or none has."""
+    counts = [column for column in frame.columns if _counts(frame, column)]
+    full = [name for name in counts if (frame[name].eq(0) | frame[name].eq(frame["n"])).all()]
+    return frame.drop(columns=full)
+
+
+def _counts(frame: pd.DataFrame, column: str) -> bool:
+    return column.endswith("_n") and f"{column.removesuffix('_n')}_mean" in frame.columns
+
+
+def stacked(frames: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
+    """Frames one below the other, each metric's seeds counted in all if in one; or no rows."""
+    import pandas as pd
+
+    if not frames:
+        return pd.DataFrame(columns=list(columns))
+    found = pd.concat(frames, ignore_index=True)
+    counts = [column for column in found.columns if _counts(found, column)]
+    for column in counts:
+        name = column.removesuffix("_n")
+        all_or_none = found["n"].where(found[f"{name}_mean"].notna(), 0)
+        values = found.pop(column).fillna(all_or_none).astype(int)
+        found.insert(list(found.columns).index(f"{name}_high") + 1, column, values)
+    return found
 
 
 def crossing(frontier: pd.DataFrame, fidelity: str, level: float) -> dict[str, float] | None:
@@ -95,8 +139,10 @@ def crossing(frontier: pd.DataFrame, fidelity: str, level: float) -> dict[str, f
 
     The last pass, because students start as the teacher's few-step sampler. Inliers count on the
     way up only: a collapsed start has many, too, and loses them first. Density falls as a student
-    gains diversity, and counts both ways. None if training never passes the level.
+    gains diversity, and counts both ways. None if training never passes the level. Snapshots whose
+    fidelity is undefined are left out.
     """
+    frontier = frontier.dropna(subset=[fidelity])
     above = (frontier[fidelity] >= level).to_numpy()
     passes = above[1:] > above[:-1] if fidelity == "inliers" else above[1:] != above[:-1]
     if not passes.any():
@@ -110,6 +156,8 @@ def crossing(frontier: pd.DataFrame, fidelity: str, level: float) -> dict[str, f
 
 def write_table(frame: pd.DataFrame, path: Path, caption: str) -> None:
     """Write <path>.csv and its .md and .tex twins."""
+    if any(_counts(frame, column) for column in frame.columns):
+        caption += " Where fewer seeds have a metric, n says how many."
     write_text(path.with_suffix(".csv"), frame.to_csv(index=False, float_format="%.6g"))
     short = readable(frame)
     write_text(path.with_suffix(".md"), f"{caption}\n\n{markdown(short)}")
@@ -117,7 +165,7 @@ def write_table(frame: pd.DataFrame, path: Path, caption: str) -> None:
 
 
 def readable(frame: pd.DataFrame) -> pd.DataFrame:
-    """Fold mean, low and high of a metric into one cell: mean [low, high]."""
+    """Fold mean, low and high of a metric into one cell: mean [low, high], n if seeds lack it."""
     import pandas as pd
 
     columns: dict[str, list[str]] = {}
@@ -126,7 +174,12 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
             name = column.removesuffix("_mean")
             triples = zip(frame[column], frame[f"{name}_low"], frame[f"{name}_high"], strict=True)
             columns[name] = [_cell(*triple) for triple in triples]
-        elif not column.endswith(("_low", "_high")):
+            if f"{name}_n" in frame.columns:
+                counts = zip(columns[name], frame[f"{name}_n"], frame["n"], strict=True)
+                columns[name] = [
+                    f"{cell} (n={own})" if 0 < own < n else cell for cell, own, n in counts
+                ]
+        elif not column.endswith(("_low", "_high")) and not _counts(frame, column):
             columns[column] = [str(value) for value in frame[column]]
     return pd.DataFrame(columns)
 
@@ -143,8 +196,9 @@ def _cell(mean: float, low: float, high: float) -> str:
 
 def markdown(frame: pd.DataFrame) -> str:
     """A Markdown table with padded columns."""
-    header = [str(column) for column in frame.columns]
-    rows = [header, *[[str(value) for value in row] for row in frame.itertuples(index=False)]]
+    cells = [list(frame.columns), *frame.itertuples(index=False)]
+    rows = [[_one_line(value).replace("|", r"\|") for value in row] for row in cells]
+    header = rows[0]
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
     lines = [
         "| " + " | ".join(v.ljust(w) for v, w in zip(row, widths, strict=True)) + " |"
@@ -154,61 +208,45 @@ def markdown(frame: pd.DataFrame) -> str:
     return "\n".join([lines[0], rule, *lines[1:]]) + "\n"
 
 
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{sign: rf"\{sign}" for sign in "#$%&_{}"},
+}
+
+
 def latex(frame: pd.DataFrame, caption: str) -> str:
     """A booktabs table."""
-
-    def escape(text: str) -> str:
-        return text.replace("&", r"\&").replace("%", r"\%").replace("_", r"\_")
-
-    head = " & ".join(escape(str(column).replace("_", " ")) for column in frame.columns)
-    body = [
-        " & ".join(escape(str(v)) for v in row) + r" \\" for row in frame.itertuples(index=False)
-    ]
-    lines = [r"\begin{table}", r"\centering", rf"\caption{{{escape(caption)}}}"]
-    lines += [
+    head = [str(column).replace("_", " ") for column in frame.columns]
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{escaped(caption)}}}",
         rf"\begin{{tabular}}{{l{'r' * (len(frame.columns) - 1)}}}",
         r"\toprule",
-        rf"{head} \\",
+        _latex_row(head),
+        r"\midrule",
+        *(_latex_row(row) for row in frame.itertuples(index=False)),
     ]
-    lines += [r"\midrule", *body, r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+    lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
     return "\n".join(lines) + "\n"
 
 
-def read_metrics(configs: Iterable[Config]) -> dict[str, list[dict[str, float]]]:
-    """Method -> metrics.json of each seed."""
-    return {
-        config["method"]: [
-            read_json(Paths(config).seed(seed, "metrics.json")) for seed in config["seeds"]
-        ]
-        for config in configs
-    }
+def escaped(text: str) -> str:
+    """Text as LaTeX prints it, in one line."""
+    return "".join(LATEX.get(sign, sign) for sign in _one_line(text))
 
 
-def read_costs(configs: Iterable[Config]) -> dict[str, list[dict[str, float]]]:
-    """Method -> cost of each seed, summed over phases; seeds trained together share the seconds."""
-    costs: dict[str, list[dict[str, float]]] = {}
-    for config in configs:
-        if config["kind"] == "teacher":
-            continue
-        paths, seeds = Paths(config), []
-        phases = len(config["student"]["boundaries"]) if config["kind"] == "distill" else 1
-        for seed in config["seeds"]:
-            parts = [
-                read_json(paths.phase(seed, number, "metrics.json"))
-                for number in range(1, phases + 1)
-            ]
-            seeds.append(
-                {
-                    "updates": sum(part["updates"] for part in parts),
-                    "seconds": sum(p["seconds"] / p["runs_trained_together"] for p in parts),
-                    "forward_equivalents": sum(
-                        sum(part["forward_equivalents_by_role"].values()) for part in parts
-                    ),
-                    "peak_memory_mb": max(part["peak_memory_mb"] for part in parts),
-                }
-            )
-        costs[config["method"]] = seeds
-    return costs
+def _latex_row(cells: Sequence[Any]) -> str:
+    first, *others = (escaped(str(cell)) for cell in cells)
+    # after \\ LaTeX takes [ for an option and * for a variant
+    guard = "{}" if first.startswith(("[", "*")) else ""
+    return " & ".join([guard + first, *others]) + r" \\"
+
+
+def _one_line(value: Any) -> str:
+    return " ".join(str(value).split())
 
 
 def equal_fidelity_table(configs: Sequence[Config], levels: Sequence[float]) -> pd.DataFrame:
@@ -216,22 +254,25 @@ def equal_fidelity_table(configs: Sequence[Config], levels: Sequence[float]) -> 
 
     `n` counts the seeds that pass it; a method that never does has n = 0.
     """
-    import pandas as pd
-
-    kind = configs[0]["data"]["kind"]
-    fidelity, frames = FIDELITY[kind], []
+    data = configs[0]["data"]
+    fidelity, names, frames = FIDELITY[data["kind"]], EQUAL[data["kind"]], []
     for level in levels:
         found: dict[str, list[dict[str, float]]] = {}
-        for config in configs:
-            if config["kind"] != "distill":
-                continue
+        for config in _distilled(configs):
             paths = [Paths(config).seed(seed, "frontier.csv") for seed in config["seeds"]]
-            hits = [crossing(pd.read_csv(path), fidelity, level) for path in paths]
+            hits = [
+                crossing(frontier.drop(columns="step"), fidelity, level)
+                for frontier in read_frames(paths, "step", [fidelity, *names])
+            ]
             found[config["method"]] = [hit for hit in hits if hit is not None]
-        frame = interval_table(found, EQUAL[kind])
+        frame = interval_table(found, names, ranges(names, data))
         frame.insert(1, fidelity, level)
         frames.append(frame)
-    return pd.concat(frames, ignore_index=True)
+    return stacked(frames, ["method", fidelity, "n"])
+
+
+def _distilled(configs: Sequence[Config]) -> list[Config]:
+    return [config for config in configs if config["kind"] == "distill"]
 
 
 def exits_table(configs: Sequence[Config]) -> pd.DataFrame:
@@ -239,60 +280,58 @@ def exits_table(configs: Sequence[Config]) -> pd.DataFrame:
 
     Exit "all" is the mixture over exits, which the truncated gradient matches to the teacher.
     """
-    import pandas as pd
-
-    kind, frames = configs[0]["data"]["kind"], []
-    for config in configs:
-        if config["kind"] != "distill" or config["student"]["backward"] != "exit":
+    data = configs[0]["data"]
+    names, frames = [FIDELITY[data["kind"]], *EQUAL[data["kind"]]], []
+    for config in _distilled(configs):
+        if config["student"]["backward"] != "exit":
             continue
         paths = [Paths(config).seed(seed, "exits.csv") for seed in config["seeds"]]
-        seeds = [pd.read_csv(path, dtype={"exit": str}).set_index("exit") for path in paths]
+        seeds = read_frames(paths, "exit", names)
+        if "all" not in set(seeds[0]["exit"]):
+            raise UserError(f"{paths[0]}: exit all: missing: expected the mixture over exits")
         if len(seeds[0]) <= 2:
             continue  # a phase of one step has one exit
-        for exit_step in seeds[0].index:
-            found = [seed.loc[exit_step].to_dict() for seed in seeds]
-            frame = interval_table({config["method"]: found}, [FIDELITY[kind], *EQUAL[kind]])
-            frame.insert(1, "exit", exit_step)
-            frames.append(frame)
-    columns = ["method", "exit", "n"]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+        frames += _by_row(config["method"], seeds, "exit", names, data)
+    return stacked(frames, ["method", "exit", "n"])
 
 
 def experts_table(configs: Sequence[Config]) -> pd.DataFrame:
     """How pictures change when one of two experts is exchanged: in layout, and in detail."""
-    import pandas as pd
-
-    frames = []
-    for config in configs:
-        if config["kind"] != "distill" or len(config["student"]["boundaries"]) != 2:
+    names, frames = ["layout", "detail"], []
+    for config in _distilled(configs):
+        if len(config["student"]["boundaries"]) != 2:
             continue
         paths = [Paths(config).seed(seed, "experts.csv") for seed in config["seeds"]]
-        seeds = [pd.read_csv(path).set_index("variant") for path in paths]
-        for variant in seeds[0].index:
-            found = [seed.loc[variant].to_dict() for seed in seeds]
-            frame = interval_table({config["method"]: found}, ["layout", "detail"])
-            frame.insert(1, "variant", variant)
-            frames.append(frame)
-    columns = ["method", "variant", "n"]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+        seeds = read_frames(paths, "variant", names)
+        frames += _by_row(config["method"], seeds, "variant", names, configs[0]["data"])
+    return stacked(frames, ["method", "variant", "n"])
+
+
+def _by_row(
+    method: str, seeds: Sequence[pd.DataFrame], key: str, names: Sequence[str], data: Config
+) -> list[pd.DataFrame]:
+    """A frame for each row of the seeds' files, which have the same rows."""
+    frames = []
+    for number, row in enumerate(seeds[0][key]):
+        found = [{name: float(seed[name].iloc[number]) for name in names} for seed in seeds]
+        frame = interval_table({method: found}, names, ranges(names, data))
+        frame.insert(1, key, row)
+        frames.append(frame)
+    return frames
 
 
 def boundary_table(configs: Sequence[Config]) -> pd.DataFrame:
     """How far the samples that leave each phase are from the teacher's law at that noise level."""
-    import pandas as pd
-
     frames = []
-    for config in configs:
-        if config["kind"] != "distill":
-            continue
+    for config in _distilled(configs):
         paths = [Paths(config).seed(seed, "boundary.json") for seed in config["seeds"]]
-        seeds = [read_json(path) for path in paths]
+        seeds = [read_boundaries(path, len(config["student"]["boundaries"])) for path in paths]
         for number in range(len(seeds[0])):
             frame = interval_table({config["method"]: [one[number] for one in seeds]}, ["energy"])
             frame.insert(1, "phase", number + 1)
             frame.insert(2, "t", round(seeds[0][number]["t"], 4))
             frames.append(frame)
-    return pd.concat(frames, ignore_index=True)
+    return stacked(frames, ["method", "phase", "t", "n"])
 
 
 def recovered_table(configs: Sequence[Config], names: Sequence[str]) -> pd.DataFrame:
@@ -304,7 +343,7 @@ def recovered_table(configs: Sequence[Config], names: Sequence[str]) -> pd.DataF
     """
     import pandas as pd
 
-    metrics = read_metrics(configs)
+    metrics = read_metrics(configs, names)
     if not {"teacher", "dmd2"} <= metrics.keys():
         return pd.DataFrame(columns=["method", "n"])
     pairs = list(zip(metrics["teacher"], metrics["dmd2"], strict=True))
@@ -332,57 +371,53 @@ def _holds_zero(gaps: Sequence[float]) -> bool:
     return low <= 0 <= high
 
 
+NOTE = "Mean and 95% interval over seeds, cut to what the metric can be."
+
+
+def metric_tables(kind: str) -> dict[str, tuple[list[str], str]]:
+    """Table -> its metrics of record and its caption, for a kind of data."""
+    if kind == "atoms":
+        return {"velocity": (VELOCITY, "error against the exact velocity")}
+    if kind in PROMPTED:
+        shown = PICTURES if kind == "emoji" else CLIPS
+        return {name: (columns, CAPTIONS[name]) for name, columns in shown.items()}
+    if kind == "grid":
+        diversity = ["effective_modes", "tv", "modes_covered"]
+        return {"modes": (MODES, "modes and fidelity"), "diversity": (diversity, "diversity")}
+    return {"modes": (STYLES, "writing styles covered"), "diversity": (DIVERSITY, "diversity")}
+
+
 def write_tables(configs: Sequence[Config]) -> None:
     """Write every table of one scenario from its resolved runs."""
     first = configs[0]
-    kind, title, folder = first["data"]["kind"], first["title"], Paths(first).scenario / "tables"
-    metrics = read_metrics(configs)
-    note = "Mean and 95% interval over seeds."
-    if kind == "atoms":
-        table = interval_table(metrics, VELOCITY)
-        write_table(
-            table, folder / "velocity", f"{title}: error against the exact velocity. {note}"
-        )
-    elif kind in PROMPTED:
-        for name, columns in (PICTURES if kind == "emoji" else CLIPS).items():
-            caption = f"{title}: {CAPTIONS[name]}. {note}"
-            write_table(interval_table(metrics, columns), folder / name, caption)
-        caption = f"{title}: share of the gap from DMD2 to the teacher that is closed. {note}"
-        write_table(recovered_table(configs, RECOVERED[kind]), folder / "recovered", caption)
-        caption = f"{title}: change of pictures when one expert is exchanged. {note}"
+    data, title, folder = first["data"], first["title"], Paths(first).scenario / "tables"
+    for name, (columns, what) in metric_tables(data["kind"]).items():
+        metrics = read_metrics(configs, columns)
+        table = interval_table(metrics, columns, ranges(columns, data))
+        write_table(table, folder / name, f"{title}: {what}. {NOTE}")
+    if data["kind"] != "atoms":
+        _write_paths_of_training(configs, folder, title)
+    if data["kind"] == "grid":
+        caption = f"{title}: energy distance to the exact law at the end of each phase. {NOTE}"
+        write_table(boundary_table(configs), folder / "boundary", caption)
+    if data["kind"] in PROMPTED:
+        caption = f"{title}: share of the gap from DMD2 to the teacher that is closed. {NOTE}"
+        recovered = recovered_table(configs, RECOVERED[data["kind"]])
+        write_table(recovered, folder / "recovered", caption)
+        caption = f"{title}: change of pictures when one expert is exchanged. {NOTE}"
         write_table(experts_table(configs), folder / "experts", caption)
-        _write_paths_of_training(configs, folder, title, note)
-    else:
-        modes = MODES if kind == "grid" else STYLES
-        what = "modes and fidelity" if kind == "grid" else "writing styles covered"
-        write_table(interval_table(metrics, modes), folder / "modes", f"{title}: {what}. {note}")
-        _write_paths_of_training(configs, folder, title, note)
-        if kind == "grid":
-            caption = f"{title}: energy distance to the exact law at the end of each phase. {note}"
-            write_table(boundary_table(configs), folder / "boundary", caption)
-        diversity = ["effective_modes", "tv", "modes_covered"] if kind == "grid" else DIVERSITY
-        write_table(
-            interval_table(metrics, diversity), folder / "diversity", f"{title}: diversity. {note}"
-        )
-    costs = interval_table(read_costs(configs), COST)
-    write_table(costs, folder / "runs", f"{title}: cost of one seed's training. {note}")
+    costs = interval_table(read_costs(configs), COST, ranges(COST))
+    write_table(costs, folder / "runs", f"{title}: cost of one seed's training. {NOTE}")
     inputs = [path for config in configs for path in table_reads(config)]
-    written = [f"{name}.{end}" for name in TABLES[kind] for end in ("csv", "md", "tex")]
+    written = [f"{name}.{end}" for name in TABLES[data["kind"]] for end in ("csv", "md", "tex")]
     provenance.record(folder / PROVENANCE, first, first["seeds"], inputs, written)
 
 
-def _write_paths_of_training(
-    configs: Sequence[Config], folder: Path, title: str, note: str
-) -> None:
+def _write_paths_of_training(configs: Sequence[Config], folder: Path, title: str) -> None:
     """The tables that follow training: at equal fidelity, and by exit step."""
     kind, levels = configs[0]["data"]["kind"], configs[0]["tables"]["levels"]
     equal = equal_fidelity_table(configs, levels)
-    caption = f"{title}: diversity where training last passes the same {FIDELITY[kind]}. {note}"
+    caption = f"{title}: diversity where training last passes the same {FIDELITY[kind]}. {NOTE}"
     write_table(equal, folder / "equal_fidelity", caption)
-    caption = f"{title}: samples by exit step of the last phase, and their mixture. {note}"
+    caption = f"{title}: samples by exit step of the last phase, and their mixture. {NOTE}"
     write_table(exits_table(configs), folder / "exits", caption)
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The records of a stats.jsonl."""
-    return [json.loads(line) for line in path.read_text().splitlines()]

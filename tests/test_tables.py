@@ -5,15 +5,18 @@ import pandas as pd
 import pytest
 
 from pdmd.metrics.intervals import mean_interval
+from pdmd.metrics.ranges import ranges
 from pdmd.paths import Paths
 from pdmd.storage import write_json
 from pdmd.tables import (
     crossing,
+    escaped,
     interval_table,
     latex,
     markdown,
     readable,
     recovered_table,
+    stacked,
     write_table,
 )
 
@@ -81,6 +84,104 @@ def test_inliers_that_a_collapse_loses_are_no_crossing():
     lost = pd.DataFrame({"step": [1.0, 2, 3], "inliers": [1.0, 0.5, 0.6], "density": [4, 2, 1.0]})
     assert crossing(lost, "inliers", 0.7) is None
     assert crossing(lost, "density", 1.5)["step"] == pytest.approx(2.5)  # control: density may fall
+
+
+# ---- metrics that some seeds do not have
+
+
+UNEVEN = {
+    "dmd2": [{"tv": 0.2, "spread": 1.1}, {"tv": 0.3, "spread": None}, {"tv": 0.2, "spread": 1.3}],
+    "dmd1": [{"tv": 0.5, "spread": math.nan}, {"tv": 0.6}, {"tv": math.nan, "spread": None}],
+    "phased2": [{"tv": 0.1, "spread": 1.0}] * 3,
+}
+
+
+def test_seeds_without_a_metric_are_not_counted_and_the_table_says_so(tmp_path):
+    table = interval_table(UNEVEN, ["tv", "spread"]).set_index("method")
+    assert list(table["n"]) == [3, 3, 3]
+    assert table.loc["dmd2", "spread_mean"] == pytest.approx(1.2)
+    assert table["spread_n"].to_dict() == {"dmd2": 2, "dmd1": 0, "phased2": 3}
+    assert table["tv_n"].to_dict() == {"dmd2": 3, "dmd1": 2, "phased2": 3}
+    write_table(table.reset_index(), tmp_path / "modes", "2D.")
+    body = (tmp_path / "modes.md").read_text()
+    assert "1.200 [-0.071, 2.471] (n=2)" in body
+    assert "0.550 [-0.085, 1.185] (n=2)" in body
+    assert body.count("(n=") == 2
+    assert "n says how many" in body.splitlines()[0]
+    assert "(n=2)" in (tmp_path / "modes.tex").read_text()
+
+
+def test_a_metric_that_all_seeds_or_none_have_needs_no_column_of_its_own():
+    whole = {"dmd2": UNEVEN["phased2"], "dmd1": [{"tv": 0.1, "spread": None}] * 3}
+    columns = list(interval_table(whole, ["spread"]).columns)
+    assert columns == ["method", "n", "spread_mean", "spread_low", "spread_high"]
+
+
+def test_tables_that_are_stacked_count_the_seeds_of_each_part():
+    parts = [interval_table({name: seeds}, ["tv"]) for name, seeds in UNEVEN.items()]
+    found = stacked(parts, [])
+    assert list(found["tv_n"]) == [3, 2, 3]
+    assert list(found.columns)[-1] == "tv_n"
+    assert "tv_n" not in stacked(parts[:1], []).columns  # the control
+    assert list(stacked([], ["method", "n"]).columns) == ["method", "n"]
+
+
+def test_an_interval_stays_within_what_the_metric_can_be():
+    values = {"dmd2": [{"modes_covered": 25.0}, {"modes_covered": 25.0}, {"modes_covered": 24.0}]}
+    free = interval_table(values, ["modes_covered"]).iloc[0]
+    assert free["modes_covered_high"] > 25
+    data = {"kind": "grid", "per_side": 5}
+    cut = interval_table(values, ["modes_covered"], ranges(["modes_covered"], data)).iloc[0]
+    assert cut["modes_covered_high"] == 25
+    assert cut["modes_covered_low"] == free["modes_covered_low"]
+
+
+def test_snapshots_without_fidelity_are_left_out_of_a_crossing():
+    gap = pd.DataFrame({"inliers": [0.2, math.nan, 0.6], "tv": [0.5, 9.0, 0.1]})
+    assert crossing(gap, "inliers", 0.4)["tv"] == pytest.approx(0.3)
+    assert crossing(gap.iloc[:2], "inliers", 0.4) is None
+
+
+# ---- LaTeX
+
+
+SIGNS = {
+    "#": r"\#",
+    "$": r"\$",
+    "^": r"\textasciicircum{}",
+    "_": r"\_",
+    "%": r"\%",
+    "&": r"\&",
+    "~": r"\textasciitilde{}",
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+}
+
+
+@pytest.mark.parametrize("sign", SIGNS)
+def test_a_sign_that_latex_reads_is_escaped_in_captions_and_cells(sign):
+    text = latex(pd.DataFrame({"method": [f"a{sign}b"], f"x{sign}y": ["1"]}), f"50{sign} of")
+    assert rf"\caption{{50{SIGNS[sign]} of}}" in text
+    assert f"a{SIGNS[sign]}b & 1" in text
+    if sign != "_":  # which reads as a space in a column's name
+        assert f"x{SIGNS[sign]}y" in text
+
+
+def test_escapes_are_not_escaped_again_and_lines_are_joined():
+    assert escaped(r"\{~}^") == r"\textbackslash{}\{\textasciitilde{}\}\textasciicircum{}"
+    assert escaped("two\n\nlines") == "two lines"
+    assert escaped("Phased, 2 × 2") == "Phased, 2 × 2"
+
+
+def test_a_row_is_not_taken_for_an_option_of_the_one_before():
+    rows = latex(pd.DataFrame({"a": ["[x]", "*", "y"]}), "").splitlines()
+    assert rows[7:10] == [r"{}[x] \\", r"{}* \\", r"y \\"]
+
+
+def test_a_bar_does_not_end_a_cell_of_markdown():
+    lines = markdown(pd.DataFrame({"method": ["a|b", "c"]})).splitlines()
+    assert lines[2] == r"| a\|b   |"
 
 
 def numbers(text):

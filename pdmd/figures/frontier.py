@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,8 +20,10 @@ from pdmd.figures.style import (
     marker_of,
     new_figure,
 )
-from pdmd.metrics.intervals import mean_interval
-from pdmd.tables import FIDELITY, read_metrics
+from pdmd.metrics.intervals import defined, mean_interval
+from pdmd.metrics.ranges import Range, ranges
+from pdmd.reading import read_metrics
+from pdmd.tables import FIDELITY
 
 LOWER_IS_BETTER = {"tv", "cosine"}
 
@@ -45,11 +47,13 @@ def frontier(configs: Sequence[Config], names: Sequence[str]) -> Figure:
 
 def draw_panel(ax: Axes, configs: Sequence[Config], name: str) -> None:
     """Fidelity against one measure of diversity."""
-    fidelity, metrics = FIDELITY[configs[0]["data"]["kind"]], read_metrics(configs)
+    data = configs[0]["data"]
+    fidelity = FIDELITY[data["kind"]]
+    metrics, limits = read_metrics(configs, [fidelity, name]), ranges([fidelity, name], data)
     for config in trained(configs):
         draw_training(ax, config, fidelity, name)
     for config in configs:
-        draw_end(ax, config["method"], metrics[config["method"]], fidelity, name)
+        draw_end(ax, config["method"], metrics[config["method"]], limits)
     ax.set(xlabel=LABELS[fidelity], ylabel=LABELS[name])
     if name in LOWER_IS_BETTER:
         ax.invert_yaxis()
@@ -59,18 +63,24 @@ def draw_training(ax: Axes, config: Config, x: str, y: str) -> None:
     """The path of the mean over seeds from a dot on, and faintly of every seed."""
     import pandas as pd
 
-    seeds, style = frontiers(config), line_of(config["method"])
-    mean = pd.concat(seeds).groupby("step").mean()
+    seeds, style = frontiers(config, [x, y]), line_of(config["method"])
+    # where a metric is undefined for a seed, a mean over the others would not be comparable
+    mean = pd.concat(seeds)[["step", x, y]].groupby("step").mean(skipna=False)
     for seed in seeds:
         ax.plot(seed[x], seed[y], color=style["color"], linewidth=0.5, alpha=0.25)
     ax.plot(mean[x], mean[y], **style)
     ax.plot(mean[x].iloc[0], mean[y].iloc[0], ".", color=style["color"])
 
 
-def draw_end(ax: Axes, method: str, seeds: Sequence[dict[str, float]], x: str, y: str) -> None:
-    """The samples of record: a marker with a cross of 95% intervals."""
-    centre, *bars = zip(*(mean_interval([s[name] for s in seeds]) for name in (x, y)), strict=True)
-    if len(seeds) >= DRAWN_FROM and all(math.isfinite(bound) for bound in bars[0]):
+def draw_end(
+    ax: Axes, method: str, seeds: Sequence[dict[str, float]], limits: Mapping[str, Range]
+) -> None:
+    """The samples of record: a marker with a cross of 95% intervals; limits: of both metrics."""
+    values = {name: [seed[name] for seed in seeds] for name in limits}
+    found = (mean_interval(values[name], ends) for name, ends in limits.items())
+    centre, *bars = zip(*found, strict=True)
+    several = all(len(defined(some)) >= DRAWN_FROM for some in values.values())
+    if several and all(math.isfinite(bound) for bound in bars[0]):
         (left, bottom), (right, top) = bars
         style = {"color": marker_of(method)["color"], "linewidth": 0.9, "zorder": 3}
         ax.plot([left, right], [centre[1]] * 2, **style)

@@ -19,7 +19,7 @@ from pdmd.figures.training import training as training
 from pdmd.metrics.modes import INLIER_RADIUS
 from pdmd.naming import look
 from pdmd.paths import Paths
-from pdmd.storage import read_json
+from pdmd.reading import read_scores
 
 SHOWN = 4000  # samples in a panel
 LIMIT = 2.5
@@ -38,7 +38,8 @@ def samples(configs: Sequence[Config]) -> Figure:
         x = first_samples(config)["x"][:SHOWN]
         colour = look(config["method"]).colour
         ax.scatter(x[:, 0], x[:, 1], s=1.0, color=colour, alpha=0.5, linewidths=0, rasterized=True)
-        metrics = read_json(Paths(config).seed(config["seeds"][0], "metrics.json"))
+        path = Paths(config).seed(config["seeds"][0], "metrics.json")
+        metrics = read_scores(path, ["inliers", "modes_covered"])
         modes = f"{metrics['modes_covered']:.0f}/{config['data']['per_side'] ** 2} modes"
         score = f"{100 * metrics['inliers']:.1f}% inliers, {modes}"
         ax.set_title(look(config["method"]).label, pad=12)

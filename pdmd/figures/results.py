@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING
 
 from pdmd.config import Config
 from pdmd.paths import Paths
+from pdmd.reading import read_frames, read_jsonl
 from pdmd.storage import load_tensors
-from pdmd.tables import read_jsonl
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
+
+
+# numbers of each record of a training log that figures show
+LOGGED = ("step", "fake_loss", "fake_lag", "generator_gradient_norm", "sample_std")
 
 
 def trained(configs: Sequence[Config]) -> list[Config]:
@@ -31,12 +35,11 @@ def first_samples(config: Config) -> dict[str, Tensor]:
     return samples_of(config, config["seeds"][0])
 
 
-def frontiers(config: Config) -> list[pd.DataFrame]:
-    """Each seed's metrics over the training of the last phase."""
-    import pandas as pd
-
-    paths = Paths(config)
-    return [pd.read_csv(paths.seed(seed, "frontier.csv")) for seed in config["seeds"]]
+def frontiers(config: Config, names: Sequence[str]) -> list[pd.DataFrame]:
+    """Each seed's metrics over the training of the last phase, these among them."""
+    paths = [Paths(config).seed(seed, "frontier.csv") for seed in config["seeds"]]
+    frames = read_frames(paths, "step", names)
+    return [frame.assign(step=frame["step"].astype(float)) for frame in frames]
 
 
 def phase_logs(config: Config) -> list[pd.DataFrame]:
@@ -60,7 +63,7 @@ def phase_logs(config: Config) -> list[pd.DataFrame]:
 def _read_log(path: Path) -> pd.DataFrame:
     import pandas as pd
 
-    log = pd.DataFrame(read_jsonl(path))
+    log = pd.DataFrame(read_jsonl(path, LOGGED))
     lag = log["fake_lag"] / log["fake_loss"]
     log["relative_lag"] = lag.rolling(5, min_periods=1, center=True).mean()
     return log

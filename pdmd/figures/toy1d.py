@@ -26,13 +26,15 @@ from pdmd.figures.style import (
     new_figure,
 )
 from pdmd.flow import FLOWS, renoise
+from pdmd.metrics import checks
 from pdmd.metrics.intervals import mean_interval
+from pdmd.metrics.ranges import SIZE
 from pdmd.models.base import Space
 from pdmd.models.factory import load_files
 from pdmd.naming import look
 from pdmd.paths import Paths
+from pdmd.reading import read_metrics
 from pdmd.storage import read_json
-from pdmd.tables import read_metrics
 
 STRONG = 9  # trajectories that a panel stresses
 TIMES, DRAWS = 32, 256  # of the velocity's error over time
@@ -75,7 +77,7 @@ def velocity_error(configs: Sequence[Config]) -> Figure:
     """Error against the exact field: of velocity and trajectories over time, and of record."""
     figure = new_figure(TEXT, 2.5)
     axes = figure.subplots(1, 3, width_ratios=[1.5, 1.5, 1])
-    metrics = read_metrics(configs)
+    metrics = read_metrics(configs, RECORDED)
     for config in configs:
         method, seeds = config["method"], config["seeds"]
         draw_curve(axes[0], method, [velocity_curve(config, seed) for seed in seeds])
@@ -107,7 +109,7 @@ def draw_curve(ax: Axes, method: str, seeds: Sequence[Curve]) -> None:
 
 def draw_interval(ax: Axes, method: str, x: float, seeds: Sequence[float]) -> None:
     """Mean and 95% interval, every seed a little to the right."""
-    (mean, low, high), colour = mean_interval(seeds), look(method).colour
+    (mean, low, high), colour = mean_interval(seeds, SIZE), look(method).colour
     ax.plot([x + 0.1] * len(seeds), seeds, "_", color=colour, markersize=4, alpha=0.8)
     ax.plot([x, x], [low, high], color=colour, linewidth=1.4)
     ax.plot(x, mean, **marker_of(method))
@@ -127,11 +129,13 @@ def velocity_curve(config: Config, seed: int) -> Curve:
     t = times.repeat_interleave(DRAWS)
     x_t = renoise(FLOWS[run["flow"]], x_0.repeat(TIMES, 1), noise, torch.zeros_like(t), t)
     error = (field(x_t, t, None) - mixture.velocity(x_t, t)).square()
-    return times.numpy(), error.view(TIMES, -1).mean(1).sqrt().numpy()
+    curve = checks.samples("velocity", error.view(TIMES, -1).mean(1).sqrt(), what=str(expert))
+    return times.numpy(), curve.numpy()
 
 
 def trajectory_curve(config: Config, seed: int) -> Curve:
     """RMSE of trajectories against the exact field's from the same noise; their start is exact."""
     tensors = samples_of(config, seed)
     error = (tensors["trajectory"] - tensors["reference"]).square().flatten(1).mean(1).sqrt()
-    return tensors["times"][1:].numpy(), error[1:].numpy()
+    what = f"{config['method']}, seed {seed}"
+    return tensors["times"][1:].numpy(), checks.samples("trajectories", error[1:], 0, what).numpy()

@@ -48,7 +48,7 @@ def draw_method(ax: Axes, config: Config, name: str) -> list[int]:
     ends = []
     for log in phase_logs(config):
         seeds = log.groupby("update")[name]
-        mean = seeds.mean()
+        mean = seeds.mean(skipna=False)  # a gap where a seed has diverged
         draw_band(ax, config["method"], mean.index, mean, (seeds.min(), seeds.max()))
         ax.plot(mean.index[-1], mean.iloc[-1], **marker_of(config["method"], 4))
         ends.append(int(mean.index[-1]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 SHARE = (0.0, 1.0)
@@ -51,3 +51,8 @@ def metric_range(name: str, data: Mapping[str, Any] | None = None) -> Range:
     if data["kind"] == "grid" and name in ("modes_covered", "effective_modes"):
         return low, float(data["per_side"] ** 2)
     return low, float(KNOWN_MODES.get(data["kind"], {}).get(name, high))
+
+
+def ranges(names: Iterable[str], data: Mapping[str, Any] | None = None) -> dict[str, Range]:
+    """The ranges of several metrics."""
+    return {name: metric_range(name, data) for name in names}

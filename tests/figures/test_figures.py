@@ -198,6 +198,42 @@ def test_another_process_draws_the_same_bytes(scenario: Scenario, tmp_path: Path
     } | {"provenance.json"}
 
 
+@pytest.mark.parametrize("kind", METHODS)
+@pytest.mark.filterwarnings("error::RuntimeWarning", "error::UserWarning")
+def test_a_metric_that_a_seed_does_not_have_leaves_a_gap(scenario: Scenario, kind: str) -> None:
+    configs = scenario(kind, [1, 2, 3])
+    for config, seeds in ((configs[0], [1, 2, 3]), (configs[1], [2])):
+        for seed in seeds:
+            path = Paths(config).seed(seed, "metrics.json")
+            needed = {"inliers", "modes_covered"}  # which the grid's panels write out
+            scores = read_json(path).items()
+            write_json(path, {name: v if name in needed else None for name, v in scores})
+    draw_figures(configs)
+
+
+def test_a_value_that_is_broken_stops_the_drawing_and_is_named(scenario: Scenario) -> None:
+    configs = scenario("grid", [1, 2], ["teacher", "phased2"])
+    path = Paths(configs[1]).seed(2, "metrics.json")
+    scores = read_json(path)
+    for broken in ({**scores, "tv": float("nan")}, {"inliers": 0.5}):
+        write_json(path, broken)
+        with pytest.raises(UserError, match=r"phased2/seed2/metrics\.json: "):
+            draw_figures(configs)
+    write_json(path, scores)
+    draw_figures(configs)  # the control
+
+
+def test_an_interval_is_drawn_only_of_seeds_that_have_the_metric() -> None:
+    from pdmd.figures.dots import draw_column
+
+    def lines(values: list[float]) -> int:
+        ax = style.new_figure(2, 2).subplots()
+        draw_column(ax, {"dmd2": values})
+        return len(ax.lines)
+
+    assert lines([0.1, 0.2, 0.3]) == lines([0.1, 0.2, float("nan")]) + 1
+
+
 def test_a_failed_drawing_leaves_no_file(tmp_path: Path) -> None:
     class Broken:
         def savefig(self, path: Path, **_: Any) -> None:
