@@ -85,15 +85,18 @@ def _squares(x: Tensor, y: Tensor) -> tuple[Tensor, float]:
     return left @ right.T, lost
 
 
-def unit_rows(x: Tensor, floor: float = 0.0) -> Tensor:
+def unit_rows(x: Tensor, floor: float = 0.0, spare: bool = False) -> Tensor:
     """Rows (N, D) over their norms, so that products of rows are cosines.
 
     Rows of a norm of at most `floor` have no direction.  They are equal to one another and like no
     other row: one more column, of ones for them alone, gives them the cosines 1 and 0.
+
+    Args:
+        spare: x may be overwritten.
     """
     norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
     if float(norms.min()) > max(floor, TINY):
-        return x / norms
+        return x.div_(norms) if spare else x / norms
     x = x.double()
     norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
     none = norms <= floor

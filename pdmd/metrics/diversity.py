@@ -81,7 +81,7 @@ def centred_unit(
             checks.same_width(metric, middle, x, "centre")
         floor = rounding(features, middle.expand(1, x.shape[1]))
         x = x - middle.to(x.dtype)  # far from zero this difference of like numbers is exact
-    return unit_rows(x.to(dtype or x.dtype), floor)
+    return unit_rows(x.to(dtype or x.dtype), floor, spare=centre is not None)
 
 
 def within_prompt(

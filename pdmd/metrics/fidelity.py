@@ -39,10 +39,7 @@ class FeatureStatistics:
         """
         if len(features):
             with checks.telling(f"after {self.n} rows"):
-                x = checks.features("features", features).double().cpu()
-            mean = x.mean(0)
-            centred = x - mean
-            self.merge(FeatureStatistics(len(x), mean, centred.T @ centred))
+                self.merge(_of_rows(checks.features("features", features)))
         return self
 
     def merge(self, other: FeatureStatistics) -> FeatureStatistics:
@@ -85,7 +82,14 @@ def statistics(
             raise UserError(f"{metric}: {what}: {features.n} rows: expected at least 2")
         checks.samples(metric, features.scatter, what=f"scatter of {what}")
         return features
-    return FeatureStatistics().update(checks.features(metric, features, 2, what))
+    return _of_rows(checks.features(metric, features, 2, what))
+
+
+def _of_rows(features: Tensor) -> FeatureStatistics:
+    x = features.double().cpu()
+    mean = x.mean(0)
+    centred = x - mean
+    return FeatureStatistics(len(x), mean, centred.T @ centred)
 
 
 def frechet_distance(
