@@ -17,6 +17,7 @@ from pdmd.config import Config
 from pdmd.data import build_mixture, load_samples
 from pdmd.draws import Stream
 from pdmd.flow import renoise
+from pdmd.metrics import checks
 from pdmd.metrics.modes import energy_distance, mixture_metrics
 from pdmd.models.factory import load_files, load_snapshots
 from pdmd.models.mixture import GaussianMixture
@@ -59,7 +60,7 @@ def scorer(stage: Stage) -> Score:
 
     def score_latents(x: Tensor, labels: Tensor | None) -> dict[str, float | None]:
         assert labels is not None
-        return score(codec.decode(x), labels)
+        return score(codec.decode(checks.samples("scores", x, what="latents")), labels)
 
     return score_latents
 
@@ -211,7 +212,7 @@ def evaluate_fit(config: Config, seeds: list[int]) -> None:
         save_tensors(out, tensors | {"reference": reference})
         metrics = velocity_errors(stage, field, mixture)
         at = min(range(len(times)), key=lambda i: abs(times[i] - COMPARED_AT))
-        error = trajectory[at] - reference[at]
+        error = checks.samples("trajectory_rmse", trajectory[at]) - reference[at]
         metrics["trajectory_rmse"] = float(error.square().mean().sqrt())
         write_json(out.with_name("metrics.json"), metrics)
         write_json(out.with_name("config.json"), config)
@@ -240,5 +241,6 @@ def velocity_errors(stage: Stage, field: Any, mixture: GaussianMixture) -> dict[
     t = 0.52 + 0.46 * stream.uniform(n)
     x_t = renoise(stage.flow, x_0, stream.normal(n, x_0.shape[1:]), torch.zeros_like(t), t)
     exact = mixture.velocity(x_t, t)
-    error = float((field(x_t, t, None) - exact).square().mean().sqrt())
+    found = checks.samples("velocity_rmse", field(x_t, t, None), what="velocities")
+    error = float((found - exact).square().mean().sqrt())
     return {"velocity_rmse": error, "relative_error": error / float(exact.square().mean().sqrt())}

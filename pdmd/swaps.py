@@ -11,6 +11,7 @@ from torch.nn import functional
 from pdmd.data import even_prompts
 from pdmd.draws import Stream
 from pdmd.flow import predict_x0
+from pdmd.metrics import checks
 from pdmd.models.base import VelocityField
 from pdmd.models.factory import load_snapshots
 from pdmd.objectives import full_like_time
@@ -74,6 +75,9 @@ def changes(config: dict[str, Any], variants: dict[str, Tensor]) -> list[dict[st
     """
     reference, rows = decoded(config, variants["both"]), []
     for name, latents in variants.items():
+        checks.samples(
+            "layout", latents, what=name
+        )  # a decoder's clamp would hide what is infinite
         change = (decoded(config, latents) - reference).flatten(0, 2)[:, None]
         coarse = functional.avg_pool2d(change, COARSE)
         fine = change - functional.interpolate(coarse, scale_factor=COARSE)
