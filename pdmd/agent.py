@@ -41,7 +41,7 @@ def leave_word(text: str, error: BaseException) -> bool:
         return False
     lost = isinstance(error, PeerLost)
     value = {"message": text, "timestamp": int(time.time()), "time": time.time(), "lost": lost}
-    Path(path).write_text(json.dumps(value))
+    Path(path).write_text(json.dumps(value), encoding="utf-8")
     return True
 
 
@@ -59,7 +59,9 @@ def node_address(node: str) -> str:
     """Where a node of the cluster is reached; the name itself if Slurm does not say."""
     command = ["scontrol", "show", "node", node]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=False, timeout=60
+        )
     except (OSError, subprocess.TimeoutExpired):
         return node
     found = re.search(r"\bNodeAddr=(\S+)", done.stdout)

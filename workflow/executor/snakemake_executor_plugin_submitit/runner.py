@@ -93,7 +93,9 @@ def runs_still(job: str) -> bool:
     """Whether Slurm runs this very start of a job, and not a later one."""
     command = ["scontrol", "--oneliner", "show", "job", job]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=60, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return False
     start = f"Restarts={os.environ.get('SLURM_RESTART_COUNT', '0')}"

@@ -55,7 +55,7 @@ class Sbatch(submitit.SlurmExecutor):
     """
 
     def _make_submission_command(self, submission_file_path: Path) -> list[str]:
-        lines = submission_file_path.read_text().splitlines()
+        lines = submission_file_path.read_text(encoding="utf-8").splitlines()
         flags = {found[1] for line in lines if (found := re.match(r"#SBATCH --([\w-]+)", line))}
         unset = [f"--unset={name}" for name in overruled(flags)]
         command = super()._make_submission_command(submission_file_path)
