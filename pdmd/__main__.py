@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from contextlib import suppress
 
 
 def main(alone: bool = False) -> int:
@@ -10,6 +11,8 @@ def main(alone: bool = False) -> int:
     Args:
         alone: nothing comes after it in this process.
     """
+    with suppress(AttributeError, ValueError):  # a stream that is none, or closed
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
         from pdmd.cli import main as run
         from pdmd.stop import own_process

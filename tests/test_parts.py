@@ -329,15 +329,16 @@ def test_a_wrong_configuration_is_one_line_of_the_command_too(tmp_path, settings
         (["distill", "--phase", "1"], "dmd2/config/sample", "no key teacher.kind"),
         (["distill", "--phase", "1"], "teacher/config/sample", "kind: 'teacher': expected distill"),
         (["sample"], "config/data", "kind: None"),
-        (["fit"], "dmd2/config/distill", "no key"),
-        (["fit"], "config/data", "no key flow"),
+        (["fit"], "dmd2/config/distill", "kind: 'distill': expected fit"),
+        (["keep", "--output", "x"], "config/data", "no key flow"),
     ],
 )
 def test_the_settings_of_another_stage_are_refused(settings, tmp_path, capsys, command, name, said):
     mine = merge(settings, {**mixture(), "results": str(tmp_path)})
     found = write_parts(load_experiment(REPOSITORY, mine))["mixture2d"]
     path = found[f"{name}.json"].path
-    assert cli.main([*command, "--config", str(path), "--seeds", "1"]) == 2
+    seeds = [] if "keep" in command else ["--seeds", "1"]
+    assert cli.main([*command, "--config", str(path), *seeds]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"pdmd: --config: {said}")
 

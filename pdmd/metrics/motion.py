@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from pdmd.errors import UserError
 from pdmd.metrics import checks
+from pdmd.storage import reading
 
 Flow = Callable[[Tensor], Tensor]  # (N, 3, T, H, W) in [-1, 1] -> (N, T - 1, 2, H, W) px a frame
 
@@ -99,7 +100,8 @@ def _raft(weights: str | Path | None, size: str) -> torch.nn.Module:
     if weights is None or Path(weights).is_file():
         model: torch.nn.Module = build(weights=None)
         if weights is not None:
-            model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+            with reading(weights, f"the weights of torchvision's raft_{size}"):
+                model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
         return model
     known = getattr(optical_flow, f"Raft_{size.title()}_Weights").__members__
     if str(weights) not in known:
