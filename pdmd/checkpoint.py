@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pdmd.digests import file_sha256
 from pdmd.errors import UserError
 from pdmd.storage import (
     fingerprint,
@@ -70,7 +71,7 @@ def make_way(path: Path) -> None:
 def check_file(path: Path, digest: str) -> None:
     """Refuse a file that is not the one written. Raises Refused; UserError if it is unreadable."""
     try:
-        found = sha256(path)
+        found = file_sha256(path)
     except LOST as error:
         raise Refused(f"{path}: missing: expected sha256 {digest}") from error
     except OSError as error:  # nothing is wrong with the checkpoint: do not train it all again

@@ -18,11 +18,16 @@ RECORDS = ("provenance.json", "evaluation.json", "pictures.json", "embedding.jso
 OUTPUTS = "outputs_sha256"  # their key: name beside the record -> digest
 
 
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file. Raises OSError."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
 def sha256(path: Path) -> str:
     """Hex digest of a file. Raises UserError that names the file."""
     try:
-        with path.open("rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}: expected a file that can be read") from error
 

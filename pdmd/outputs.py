@@ -50,6 +50,11 @@ def evaluation(run: Config) -> tuple[str, ...]:
     return (*found, EVALUATION)
 
 
+def scored(run: Config) -> tuple[str, ...]:
+    """What is known of each seed's samples, whatever the kind of method."""
+    return TRAJECTORIES if run["kind"] == "fit" else evaluation(run)
+
+
 def exchanges(run: Config) -> bool:
     """Whether samples are drawn with one of two experts exchanged."""
     two = run["kind"] == "distill" and len(run["student"]["boundaries"]) == 2

@@ -29,7 +29,21 @@ def scenario_targets(scenario):
     """Everything a person asks of a scenario."""
     tried = scenario in config["validate"]
     validation = [f"{RESULTS}/metrics_validation/{scenario}.csv"] if tried else []
-    return table_paths(scenario) + figure_paths(scenario) + validation
+    records = [f"{RESULTS}/{scenario}/{kind}/provenance.json" for kind in ("tables", "figures")]
+    return table_paths(scenario) + figure_paths(scenario) + records + scores(scenario) + validation
+
+
+def scores(scenario):
+    """What scoring writes of every method: asked for, so that a lost file is made again."""
+    folders = {
+        m: expand(per_seed(scenario, [""]), method=m) for m in experiment.method_names(scenario)
+    }
+    return [
+        f"{folder}{name}"
+        for method, seeds in folders.items()
+        for folder in seeds
+        for name in outputs.scored(experiment.runs[scenario, method])
+    ]
 
 
 def table_parts(scenario):

@@ -32,10 +32,11 @@ def test_a_latent_that_the_clamp_of_pictures_would_hide_is_named(
     pictures = torch.rand(80, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     codec, labels = fit_codec(pictures, 4, 1.0), torch.arange(80) % CLASSES
     styles = pictures[: CLASSES * STYLES].view(CLASSES, STYLES, 64).clone()
+    encoded = {"pictures": pictures, "labels": labels, "latents": codec.encode(pictures)}
     for name, tensors in {
         "codec": vars(codec),
-        "train": {"pictures": pictures, "styles": styles},
-        "heldout": {"pictures": pictures, "labels": labels},
+        "train": {**encoded, "picture_labels": labels.clone(), "styles": styles},
+        "heldout": encoded,
         "classifier": Classifier().state_dict(),
     }.items():
         save_tensors(paths.data(f"{name}.safetensors"), tensors)

@@ -124,8 +124,8 @@ def kept_files(base: dict[str, Any], space: Space, folder: Path) -> Iterator[Kin
 
 def mixture_files(results: Path, tiny: Any) -> Iterator[Kind]:
     """The files of training and sampling."""
-    config = tiny(results)["phased2/config/distill.json"]
-    stage = stages.Stage(config)
+    parts = tiny(results)
+    stage = stages.Stage(parts["phased2/config/distill.json"])
     paths, first = stage.paths, stage.phases[:1]
     yield Kind("base", paths.base("model.safetensors"), lambda _: stage.network(2))
     expert = paths.phase(2, 1, "expert.safetensors")
@@ -136,7 +136,7 @@ def mixture_files(results: Path, tiny: Any) -> Iterator[Kind]:
         return [stage.trained([state], [path]) for state in found.values()]
 
     yield Kind("snapshots", paths.phase(2, 1, "snapshots.safetensors"), last_snapshot)
-    bank, rows = paths.bank(2, 2), config["bank"]["rows"]
+    bank, rows = paths.bank(2, 2), parts["phased2/config/bank.json"]["bank"]["rows"]
 
     def read(_: Path) -> object:
         return read_bank(bank, stage.data.space, 2, rows)

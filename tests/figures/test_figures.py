@@ -91,6 +91,7 @@ def fake_config(results_folder: Path, kind: str, method: str, seeds: list[int]) 
         "kind": "fit" if kind == "atoms" else fitted,
         "data": DATA[kind],
         "student": {"steps": steps, "boundaries": [2, 4] if "phased" in method else [steps]},
+        "tables": {"levels": [0.5]},
         "seeds": seeds,
     }
 

@@ -12,7 +12,8 @@ def note(event, arguments):
     """An audit hook: paths read, and paths that a finished file was moved to."""
     if event == "open" and isinstance(arguments[0], str | os.PathLike):
         path, mode, flags = arguments
-        if not (mode and set(mode) & set("wax+")) and not (flags or 0) & (os.O_WRONLY | os.O_RDWR):
+        writes = set(mode or "") & set("wax+") or (flags or 0) & (os.O_WRONLY | os.O_RDWR)
+        if not writes and not os.path.isdir(path):  # a folder is synced after a rename
             READ.add(os.path.relpath(path))
     elif event == "os.rename":
         WRITTEN.add(os.path.relpath(os.fspath(arguments[1])))
