@@ -78,5 +78,5 @@ def _parse(record: str, *identity: int) -> dict[str, str]:
     try:
         outputs = json.loads(Path(record).read_text(encoding="utf-8")).get(OUTPUTS, {})
         return {str(name): str(digest) for name, digest in outputs.items()}
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{record}: {error}: expected a record of what a stage wrote") from error

@@ -88,10 +88,13 @@ def keep(experiment: Experiment, plans: Path = PLANS) -> str:
         write_json(beside / SETTINGS, experiment.settings)
         os.replace(beside, folder)
         sync_folder(plans)
-    except OSError as error:
+    except (OSError, UserError) as error:
         shutil.rmtree(beside, ignore_errors=True)
-        if not folder.exists():  # else another process was as fast
-            raise UserError(f"{plans}: {error.strerror}: expected a folder to write to") from error
+        if folder.exists():  # another process was as fast
+            return digest
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{plans}: {error.strerror}: expected a folder to write to") from error
     return digest
 
 

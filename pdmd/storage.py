@@ -193,6 +193,7 @@ def load_metadata(path: Path) -> dict[str, str]:
     """The metadata of a safetensors file. Raises UserError that names the file."""
     from safetensors import safe_open
 
+    check_recorded(path)
     with reading(path, "a whole safetensors file"), safe_open(path, "pt") as handle:
         found = json.loads((handle.metadata() or {}).get("pdmd", "{}"))
         if not all(isinstance(value, str) for value in found.values()):

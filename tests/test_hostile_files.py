@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from test_prompted import parts_of, prepare
 from test_record import DOCS, finished
 
-from pdmd import assets, digits, fitting, stages
+from pdmd import assets, digests, digits, fitting, stages
 from pdmd.bank import INDEX, read_bank
 from pdmd.codec import load_codec
 from pdmd.config import Experiment, merge, read_yaml
@@ -36,7 +36,7 @@ from pdmd.paths import Paths
 from pdmd.prompted import load_pictures
 from pdmd.prompts import read_prompts
 from pdmd.record import keep_record
-from pdmd.storage import load_tensors, save_tensors, sha256, write_json
+from pdmd.storage import load_tensors, read_json, save_tensors, sha256, write_json
 
 Read = Callable[[Path], object]
 LONGEST = 300  # characters of a message, beside the path
@@ -398,7 +398,7 @@ HARMLESS: dict[str, list[str]] = {
     "metrics.json": [*WHOLE_JSON, "commit: *", "packages: *", "recipe: *", "sha256: *"],
     "provenance.json": [
         *(*WHOLE_JSON, "config: *", "dirty: *", "inputs_sha256: *"),
-        *("machine: *", "python: *", "seeds: *"),
+        *("machine: *", "outputs_sha256: *", "python: *", "seeds: *", "a bit of the middle"),
     ],
     "relative": FOREIGN,
     "base": FOREIGN,
@@ -496,8 +496,55 @@ def test_every_kind_is_tried(kinds: list[Kind]) -> None:
     assert HARMLESS.keys() | NEEDS_DIGEST.keys() <= set(NAMES)
 
 
+def recorded(path: Path) -> bool:
+    """Whether a record beside a file lists its digest."""
+    records = (path.with_name(name) for name in digests.RECORDS if name != path.name)
+    return any(path.name in read_json(r).get(digests.OUTPUTS, {}) for r in records if r.is_file())
+
+
+UNRECORDED = {  # made here without a stage, kept by hand, a record itself, or with its own digests
+    *(
+        "embeddings",
+        "samples of clips",
+        "features",
+        "kept network",
+        "kept recipe",
+        "provenance.json",
+        "relative",
+    ),
+    *("index of a bank", "shard", "shard and its digest", "samples", "small CLIP"),
+    *("index of an asset", "asset", "provenance of tables", "provenance of the record"),
+    "recorded table",
+}
+RECORDED = [name for name in NAMES if name not in UNRECORDED]
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_a_damaged_file_is_refused_in_one_line_that_names_it(kinds: list[Kind], name: str) -> None:
+def test_what_is_recorded_is_known(kinds: list[Kind], name: str) -> None:
+    kind = next(kind for kind in kinds if kind.name == name)
+    assert recorded(kind.path) == (name in RECORDED)
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_a_recorded_file_is_refused_under_every_damage(kinds: list[Kind], name: str) -> None:
+    kind = next(kind for kind in kinds if kind.name == name)
+    assert refusal(kind) is None  # control: whole
+    taken = []
+    for damage, apply in damages(kind.path).items():
+        with put_back(kind) as whole:
+            apply(kind.path)
+            changed = not kind.path.is_file() or kind.path.read_bytes() != whole
+            if changed and refusal(kind) is None:
+                taken.append(damage)
+    assert taken == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_damaged_file_is_refused_in_one_line_that_names_it(
+    kinds: list[Kind], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a file alone can tell, where no record is beside it."""
+    monkeypatch.setattr(digests, "RECORDS", ())
     kind = next(kind for kind in kinds if kind.name == name)
     assert refusal(kind) is None  # control: whole
     taken, refused = [], 0

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pdmd.digests import check_recorded
 from pdmd.errors import UserError
 from pdmd.metrics import checks
 from pdmd.networks.small_clip import prepare
@@ -33,6 +34,7 @@ def load_clip(name: str) -> Any:
     expected = "CLIP's weights, as `pdmd clip` writes them, or the name of OpenAI's"
     if name not in clip.available_models() and not Path(name).is_file():
         raise UserError(f"{name}: no such file: expected {expected}")
+    check_recorded(Path(name))
     with reading(name, expected), warnings.catch_warnings():
         # clip.load tries a TorchScript archive before it takes the file for a state dict
         warnings.filterwarnings("ignore", ".*torch.jit.load.*", FutureWarning)
