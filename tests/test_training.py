@@ -24,12 +24,13 @@ from pdmd.distributed import ALONE
 from pdmd.errors import UserError
 from pdmd.fit import FitRecipe, FitTrainer
 from pdmd.flow import RECTIFIED
+from pdmd.journal import Journal
 from pdmd.ledger import Ledger
 from pdmd.models.base import Guided, Space
 from pdmd.models.factory import build, unstack_state
 from pdmd.models.mixture import GaussianMixture
 from pdmd.storage import load_tensors, read_json, write_json, write_text
-from pdmd.training import Journal, Save, train, write_runs
+from pdmd.training import Save, train, write_runs
 
 SEEDS = [1, 2]
 LONG = {"distill": {"updates": 1800}, "save": {"snapshots": 4}}
@@ -1232,7 +1233,7 @@ def test_a_state_folder_that_goes_in_the_middle_of_a_write_is_one_line(
         elif path.exists():
             path.unlink()
 
-    monkeypatch.setattr("pdmd.training.drop", drop)
+    monkeypatch.setattr("pdmd.journal.drop", drop)
     with pytest.raises(UserError) as caught:
         small_job(state, tmp_path / "out")
     gone = f"{state}/.progress: No such file or directory"
