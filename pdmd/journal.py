@@ -7,7 +7,8 @@ import json
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,7 +22,7 @@ from pdmd.checkpoint import (
     make_way,
 )
 from pdmd.errors import UserError
-from pdmd.storage import save_tensors, sha256, write_text, writing
+from pdmd.storage import save_tensors, sha256, write_text
 
 
 def slurm_job() -> str | None:
@@ -89,7 +90,7 @@ class Journal:
         """Append one record."""
         self._mend()
         line = _line(record).encode()
-        with writing(self.path), self.path.open("ab") as handle:
+        with _named(self.path), self.path.open("ab") as handle:
             handle.write(line)
         self.records.append(record)
         self.size += len(line)
@@ -142,7 +143,7 @@ class Journal:
         beside, path = self.folder / ".progress", self.folder / "progress.json"
         make_way(path)
         drop(beside)
-        with writing(path):
+        with _named(path):
             beside.write_text(json.dumps(value), encoding="utf-8")
             os.replace(beside, path)
 
@@ -164,6 +165,16 @@ class Journal:
     def snapshot(self, step: int) -> Path:
         """Where the snapshot after `step` lies."""
         return self.folder / f"snapshot-{self.fingerprint[:12]}-{step:08d}.safetensors"
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Have what a full disk says name the file."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def _line(record: dict[str, Any]) -> str:
