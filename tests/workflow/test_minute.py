@@ -139,7 +139,7 @@ def declared(finished, snakemake):
     found = {}
     for row in rows:
         inputs, outputs = found.setdefault(tuple(shlex.split(row["shellcmd"])), (set(), set()))
-        inputs.update(row["input-file(s)"].split(","))
+        inputs.update(filter(None, row["input-file(s)"].split(",")))
         outputs.add(row["output_file"])
     return found
 
