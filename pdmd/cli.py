@@ -295,6 +295,9 @@ def _check_planned(args: argparse.Namespace) -> None:
         part = "base" if args.part == "fit" and not args.seeds else args.part
         for config in args.configs if "configs" in args else [args.config]:
             check_part(config, part, where)
+        from pdmd.provenance import checkout
+
+        checkout()  # of the code as it is now, not at the end
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -100,7 +100,8 @@ class Claim:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._noted:  # else what is there tells of another's
+        # What is there may tell of another's, or of ours that outlives this demo.
+        if self._noted and not _identity(self._pid)["start"]:
             self.path.unlink(missing_ok=True)
         self._held.close()
 
@@ -212,7 +213,7 @@ def _watch(
 def _progress(experiment: Experiment, log: Path, started: float, before: float) -> list[str]:
     """The present state in a few lines."""
     results, jobs = Path(experiment.settings["results"]), training_jobs(experiment)
-    text = log.read_text(encoding="utf-8")
+    text = log.read_text(encoding="utf-8", errors="replace")  # it is being written
     planned = re.findall(r"^total +(\d+)", text, re.M)
     steps = re.findall(r"(\d+) of (\d+) steps", text)
     done, total = steps[-1] if steps else ("0", planned[-1] if planned else "?")

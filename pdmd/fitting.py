@@ -30,6 +30,7 @@ from pdmd.storage import (
     write_text,
 )
 from pdmd.training import Finished, train, write_runs
+from pdmd.work import job_label
 
 RECIPE = ("data", "model", "fit")  # what a kept network must have been fitted by
 HELDOUT_ROWS = 1000  # of each split, for the losses of a fitted network
@@ -167,12 +168,12 @@ def fit_runs(config: Config, seeds: list[int], world: World = ALONE) -> None:
     """Fit one velocity for each seed: the three curves of the 1D toy."""
     prepare(config)
     stage = Stage(config, world)
-    label = f"{config['scenario']} {config['method']}"
+    label = job_label(config, None, seeds)
     state = stage.paths.state("phase1", seeds)
     with holding(state, world):
         finished, trainer = _fit(stage, seeds, label, state)
         if world.leads:
-            write_phase(stage, finished, trainer.average, seeds, 1, data_reads(config))
+            write_phase(stage, finished, trainer.average, seeds, 1, fit_reads(config))
 
 
 def _fit_inputs(stage: Stage) -> list[Path]:

@@ -128,7 +128,8 @@ def _judges(run: Config) -> list[Path]:
         return []
     names = ("codec.safetensors", "pictures.safetensors", "prompts.json", "judge.safetensors")
     networks = [paths.root / "clip" / "small_clip.pt", paths.root / "weights.json"]
-    return [*(paths.data(name) for name in names), *networks]
+    named = map(Path, run["evaluate"].get("networks", {}).values())
+    return [*(paths.data(name) for name in names), *networks, *(p for p in named if p.is_file())]
 
 
 def _beside(run: Config, seed: int) -> list[Path]:

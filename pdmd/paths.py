@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,15 @@ def results_folder(text: str) -> str:
     return path
 
 
+def seeds_name(seeds: Sequence[int], between: str = "-") -> str:
+    """Seeds that train together, in a name: all of them, or of many the ends and a digest."""
+    name = between.join(map(str, seeds))
+    if len(name) <= 60:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return between.join([str(seeds[0]), "to", str(seeds[-1]), digest])
+
+
 class Paths:
     """The files of one scenario.
 
@@ -75,5 +86,5 @@ class Paths:
 
     def state(self, stage: str, seeds: list[int]) -> Path:
         """Resumable state of a training job; never an output of a rule."""
-        name = "-".join(str(seed) for seed in seeds)
-        return self.root / ".state" / self.scenario.name / self.method.name / f"{stage}-seed{name}"
+        name = f"{stage}-seed{seeds_name(seeds)}"
+        return self.root / ".state" / self.scenario.name / self.method.name / name

@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parent
-IMPORT = re.compile(r"^[ \t]*(?:from|import) pdmd(?:\.([\w.]+))?(?: import (\(?[\w, \n]+))?", re.M)
+IMPORT = re.compile(
+    r"^[ \t]*(?:from|import) pdmd(?:\.([\w.]+))?(?: import (\([\w, \n]+|[\w, ]+))?", re.M
+)
 # What tables and figures are made by, with all that these import; what scores, by itself.
 DRAWING = {"tables": ["tables"], "figures": ["figures"]}
 SCORING = ["evaluate", "scoring", "swaps", "metrics"]

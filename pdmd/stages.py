@@ -159,6 +159,8 @@ def make_bank(config: Config, phase_number: int, seeds: list[int]) -> None:
     """Run the frozen experts of the phases before `phase_number` once, for every seed."""
     prepare(config)
     stage, rows = Stage(config), config["bank"]["rows"]
+    if not rows:
+        raise UserError("bank.rows: 0: expected above 0 for a bank; the experts run online")
     before = stage.phases[: stage.phase(phase_number, least=2).number - 1]
     experts = stage.experts(seeds, before)
     x, condition = _from_noise(stage, experts, before[0].times, Stream(seeds, 0, "bank"), rows)

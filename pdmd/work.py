@@ -56,11 +56,11 @@ def phase_work(run: Config, runs: int, number: int) -> float:
 
 
 def job_label(run: Config, phase: int | None, seeds: list[int]) -> str:
-    """What a training job calls itself; seeds that never share a job are told apart."""
+    """What a training job calls itself; one that trains a seed alone names it."""
     label = f"{run['scenario']} {run['method']}"
     if phase is not None:
         label += f" phase {phase}"
-    return f"{label} seed {seeds[0]}" if run["model"]["kind"] in TRANSFORMERS else label
+    return f"{label} seed {seeds[0]}" if len(seeds) == 1 else label
 
 
 def training_jobs(experiment: Experiment) -> list[Job]:

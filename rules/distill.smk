@@ -1,5 +1,6 @@
 # Training, phase by phase. Seeds that train together are one job, hence a rule for each group.
 from pdmd.parts import uses_bank
+from pdmd.paths import seeds_name
 
 
 def run_dir(scenario, seeds, phase="{phase}"):
@@ -23,6 +24,11 @@ def banks(scenario, seeds):
     return folders
 
 
+def fit_inputs(scenario):
+    """An input function: what fitting one velocity a seed reads."""
+    return lambda w: list(map(str, outputs.fit_reads(part_of("fit", scenario, w).content)))
+
+
 def alternatives(names):
     """A wildcard constraint: one of these names, or nothing at all."""
     return "|".join(names) or "(?!)"
@@ -30,13 +36,13 @@ def alternatives(names):
 
 for _scenario in experiment.scenarios:
     for _seeds in experiment.groups(_scenario):
-        _job = f"{_scenario}_seeds{'_'.join(map(str, _seeds))}"
+        _job = f"{_scenario}_seeds{seeds_name(_seeds, '_')}"
 
         rule:
             name:
                 f"fit_{_job}"
             input:
-                reads(lambda run, seed: outputs.data_reads(run), _scenario, _seeds),
+                fit_inputs(_scenario),
                 config=part("fit", _scenario),
             output:
                 trained(_scenario, _seeds, 1),

@@ -75,6 +75,12 @@ def figure_inputs(scenario):
     return list(map(str, paths))
 
 
+def reported():
+    """What a report of all scenarios shows."""
+    every = [path for s in experiment.scenarios for path in table_paths(s) + figure_paths(s)]
+    return [path for path in every if path.endswith((".csv", ".png"))]
+
+
 def in_report(path, scenario):
     """CSV tables and PNG figures are shown; their twins are not."""
     if not path.endswith((".csv", ".png")):

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from pdmd import stages
 from pdmd.bank import INDEX, read_bank, write_bank
 from pdmd.errors import UserError
 from pdmd.models.base import Space
@@ -117,3 +118,9 @@ def test_a_damaged_bank_stops_the_phase_that_reads_it(copied, tiny):
     flip_a_bit(path)
     with pytest.raises(UserError, match=str(path)):
         stages.distill_phase(config, 2, [1, 2])
+
+
+def test_a_bank_without_rows_is_refused(copied, tiny):
+    config = tiny(copied, {"bank": {"rows": 0}})["phased2/config/bank.json"]
+    with pytest.raises(UserError, match=r"bank\.rows: 0: expected above 0"):
+        stages.make_bank(config, 2, [1, 2])

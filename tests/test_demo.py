@@ -94,7 +94,7 @@ def test_a_failure_is_told_in_the_lines_that_matter():
 
 def test_progress_names_jobs_share_and_time_left(experiment, tmp_path):
     log = tmp_path / "demo.log"
-    log.write_text("3 of 20 steps (15%) done\n")
+    log.write_bytes(b"3 of 20 steps (15%) done\n\xe9 half a letter \xc3")
     report(tmp_path, "mixture2d dmd2 phase 1", 16, 16)
     lines = demo._progress(experiment, log, time.time() - 60, 0.0)
     assert "jobs 3 of 20" in lines[0]
@@ -153,6 +153,18 @@ def killed(claim, pid):
         mine.note(pid)
         text = mine.path.read_text()
     mine.path.write_text(text)
+
+
+def test_a_demo_that_fails_forgets_no_snakemake_that_lives_on(claim):
+    make, _ = claim
+    with subprocess.Popen(["sleep", "60"]) as process:
+        with make() as mine:
+            mine.note(process.pid)
+        assert mine.path.exists()
+        process.kill()
+    with make() as mine:
+        mine.note(ended())
+    assert not mine.path.exists()  # control
 
 
 def lock(tmp_path):

@@ -10,7 +10,7 @@ from pdmd import cli
 from pdmd.config import load_experiment, merge, read_yaml
 from pdmd.errors import UserError
 from pdmd.parts import check_digest, check_part, write_once, write_parts
-from pdmd.paths import results_folder
+from pdmd.paths import results_folder, seeds_name
 from pdmd.plan import VARIABLE, keep, open_workflow, recall
 from pdmd.storage import fingerprint, read_json
 
@@ -262,7 +262,33 @@ def test_weights_kept_in_the_repository_are_found_from_elsewhere(repository, set
     assert kept == str(repository / "config/teachers/emoji.safetensors")
 
 
+def test_a_target_of_an_unknown_scenario_is_no_traceback(checkout, snakemake):
+    done = snakemake(checkout, "-n", "results/foo/base/model.safetensors")
+    assert done.returncode
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "results/foo/base/model.safetensors" in done.stdout + done.stderr
+
+
+def test_weights_that_a_fit_starts_from_are_read_by_its_rule(checkout, snakemake):
+    (checkout / "o.yaml").write_text(
+        "scenarios: [toy1d]\noverrides: {toy1d: {fit: {start_from: w.safetensors}}}\n"
+    )
+    done = snakemake(checkout, "-n", "--configfile", "o.yaml")
+    assert "w.safetensors" in done.stdout + done.stderr
+    assert done.returncode  # it is not there, and said to be missing before any job runs
+    (checkout / "w.safetensors").write_text("")
+    assert snakemake(checkout, "-n", "--configfile", "o.yaml").returncode == 0  # control
+
+
 # ---- where results go
+
+
+def test_many_seeds_that_train_together_have_a_name():
+    assert seeds_name([1, 2, 3]) == "1-2-3"
+    many = seeds_name(list(range(1000)), "_")
+    assert len(many) < 60
+    assert many.startswith("0_to_999_")
+    assert many != seeds_name([*range(998), 5000, 999], "_")
 
 
 @pytest.mark.parametrize(
