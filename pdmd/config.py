@@ -19,7 +19,6 @@ from pdmd.checks import (
 )
 from pdmd.checks import Config as Config
 from pdmd.complaints import refusal, shown
-from pdmd.errors import UserError
 from pdmd.schema import check, partial
 from pdmd.scopes import PLACES, check_method, check_scenario
 from pdmd.yaml_files import plain, read_mapping
@@ -224,11 +223,3 @@ class Experiment:
         if run["kind"] != "teacher":
             check_shares(run["hardware"], run["kind"], run[run["kind"]]["batch"], where)
         return run
-
-
-def load_experiment(root: Path, settings: Config) -> Experiment:
-    """Read the experiment; a mistake ends the program with one line."""
-    try:
-        return Experiment(root, settings)
-    except UserError as error:
-        raise SystemExit(f"pdmd: {error}") from None

@@ -23,6 +23,7 @@ from pdmd.models.factory import load_files, load_snapshots
 from pdmd.models.mixture import GaussianMixture
 from pdmd.outputs import EVALUATION, PROVENANCE, TRAJECTORIES, evaluation, exchanges, score_reads
 from pdmd.rollout import exit_steps, sample, simulate_to_exit
+from pdmd.score_checks import COMPARED_AT
 from pdmd.scoring import FEATURES, full_scores, quick_scorer
 from pdmd.stages import Stage, batches, draw_samples, prepare
 from pdmd.storage import save_tensors, write_json, write_text
@@ -30,7 +31,6 @@ from pdmd.swaps import changes, swapped_samples
 
 Score = Callable[[Tensor, Tensor | None], dict[str, float | None]]
 
-COMPARED_AT = 0.5  # where trajectories are compared: all curves of Fig. 2 reach it
 REFERENCE_SEED = 10_000  # true samples that scores compare with; no run has this seed
 
 

@@ -142,18 +142,11 @@ def write_once(path: Path, content: Any, digest: str) -> None:
         UserError: it cannot be written.
     """
     try:
-        if not _holds(path, digest):
-            write_json(path, content)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}: expected a folder to write to") from error
-
-
-def _holds(path: Path, digest: str) -> bool:
-    """Whether a file is there, whole."""
-    try:
-        return fingerprint(read_json(path)) == digest
-    except UserError:
-        return False
+        whole = fingerprint(read_json(path)) == digest
+    except UserError:  # not there, or spoilt
+        whole = False
+    if not whole:
+        write_json(path, content)
 
 
 def check_part(config: Config, part: str, where: str) -> None:

@@ -8,6 +8,8 @@ from pdmd.sources import drawing_code, scoring_code
 from pdmd.storage import fingerprint
 
 REQUESTS = Requests(experiment)
+# What tables, figures and scores are made by: they are made again when it changes.
+CODE = {name: drawing_code(name) for name in ("tables", "figures")} | {"scores": scoring_code()}
 
 
 def part_of(name, scenario, wildcards):

@@ -32,7 +32,7 @@ for _scenario in experiment.scenarios:
             params:
                 seeds=experiment.seeds(_scenario),
                 digest=digest("evaluate", _scenario),
-                code=scoring_code(),
+                code=CODE["scores"],
             shell:
                 "python -m pdmd evaluate --config {input.config:q} --digest {params.digest}"
                 " --seeds {params.seeds}"
@@ -54,7 +54,7 @@ for _scenario in experiment.scenarios:
         params:
             seeds=experiment.seeds(_scenario),
             digest=digest("evaluate", _scenario),
-            code=scoring_code(),
+            code=CODE["scores"],
         shell:
             "python -m pdmd evaluate --config {input.config:q} --digest {params.digest}"
             " --seeds {params.seeds}"

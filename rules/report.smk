@@ -106,7 +106,7 @@ for _scenario in experiment.scenarios:
             **light(),
         params:
             digest=table_digest(_scenario),
-            code=drawing_code("tables"),
+            code=CODE["tables"],
         shell:
             "python -m pdmd tables --digest {params.digest} --configs {input.configs:q}"
 
@@ -123,6 +123,6 @@ for _scenario in experiment.scenarios:
             **light(),
         params:
             digest=table_digest(_scenario),
-            code=drawing_code("figures"),
+            code=CODE["figures"],
         shell:
             "python -m pdmd figures --digest {params.digest} --configs {input.configs:q}"

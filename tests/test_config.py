@@ -5,7 +5,8 @@ import subprocess
 import pytest
 import yaml
 
-from pdmd.config import load_experiment, merge, read_yaml
+from pdmd.config import Experiment, merge, read_yaml
+from pdmd.plan import open_workflow
 
 SCENARIOS = ("toy1d", "mixture2d", "digits", "emoji", "moving")
 
@@ -23,7 +24,7 @@ def mixture(**diff):
 def refusal(root, settings):
     """The one line that a wrong configuration ends the program with."""
     with pytest.raises(SystemExit) as caught:
-        load_experiment(root, settings)
+        open_workflow(root, settings, [], main=True)
     line = str(caught.value)
     assert line.startswith("pdmd: ")
     assert "\n" not in line
@@ -33,7 +34,7 @@ def refusal(root, settings):
 
 def test_the_configuration_in_the_repository_is_accepted(repository, settings):
     """The control of every refusal below."""
-    experiment = load_experiment(repository, settings)
+    experiment = Experiment(repository, settings)
     assert experiment.scenarios == list(SCENARIOS)
     assert {scenario for scenario, _ in experiment.runs} == set(SCENARIOS)
 
@@ -184,14 +185,14 @@ def test_refused_values_that_just_fit_are_accepted(repository, settings):
     """The controls of the bounds."""
     distill = {"updates": 4, "betas": [0, 0.999], "fake_lr": 1e-9}
     diff = mixture(distill=distill, student={"margin": 0.1}, seeds=[0], methods=["phased4"])
-    experiment = load_experiment(repository, merge(settings, diff))
+    experiment = Experiment(repository, merge(settings, diff))
     assert experiment.runs["mixture2d", "phased4"]["distill"]["updates"] == 4
 
 
 def test_students_are_compared_with_the_teacher_named(repository, settings):
     methods = ["teacher", "teacher-guided", "dmd2", "dmd2-guided"]
     diff = {"overrides": {"emoji": {"methods": methods}}}
-    experiment = load_experiment(repository, merge(settings, diff))
+    experiment = Experiment(repository, merge(settings, diff))
     beside = [experiment.beside("emoji", method) for method in methods]
     assert beside == [None, "teacher", "teacher", "teacher-guided"]
     assert experiment.beside("mixture2d", "dmd2") is None
@@ -269,7 +270,7 @@ def test_students_scored_otherwise_than_their_teacher_are_refused(checkout, sett
     asked = {"overrides": {"emoji": {"methods": ["teacher", "mine"]}}}
     line = refusal(checkout, merge(settings, asked))
     assert "emoji/mine: evaluate.networks: {'features': 'me/dinov3'}: expected null, as of" in line
-    load_experiment(checkout, merge(settings, {"overrides": {"emoji": {"methods": ["teacher"]}}}))
+    Experiment(checkout, merge(settings, {"overrides": {"emoji": {"methods": ["teacher"]}}}))
 
 
 @pytest.mark.parametrize(
@@ -304,7 +305,7 @@ def test_snakemake_plans_the_configuration_in_the_repository(checkout, snakemake
 @pytest.mark.parametrize("overlay", ["minute", "small", "ablations", "small_ablations", "teachers"])
 def test_every_overlay_resolves(repository, settings, overlay):
     diff = read_yaml(repository / "config" / f"{overlay}.yaml")
-    experiment = load_experiment(repository, merge(settings, diff))
+    experiment = Experiment(repository, merge(settings, diff))
     assert experiment.runs
     assert experiment.settings["results"] != settings["results"]
 
@@ -353,7 +354,7 @@ def test_a_diff_of_lists_replaces_and_does_not_join():
 def test_the_order_is_defaults_scenario_overlay_method(repository, settings):
     overlay = {"overrides": {"all": {"threads": 3, "distill": {"batch": 7}}}}
     overlay["overrides"]["mixture2d"] = {"distill": {"batch": 8}, "student": {"boundaries": [3, 4]}}
-    runs = load_experiment(repository, merge(settings, overlay)).runs
+    runs = Experiment(repository, merge(settings, overlay)).runs
     run = runs["mixture2d", "phased2"]
     assert run["student"]["boundaries"] == [2, 4]  # the method's, over the overlay's
     assert runs["mixture2d", "dmd2"]["student"]["boundaries"] == [3, 4]
@@ -368,7 +369,7 @@ def test_the_order_is_defaults_scenario_overlay_method(repository, settings):
 
 def test_a_method_may_have_hardware_of_its_own(checkout, settings):
     write_method(checkout, "wide", {"kind": "distill", "hardware": {"processes": 3}})
-    experiment = load_experiment(checkout, merge(settings, mixture(methods=["wide", "dmd2"])))
+    experiment = Experiment(checkout, merge(settings, mixture(methods=["wide", "dmd2"])))
     assert experiment.runs["mixture2d", "wide"]["hardware"]["processes"] == 3  # 512 is no matter
     assert experiment.runs["mixture2d", "dmd2"]["hardware"]["processes"] == 1
     diff = mixture(methods=["wide"], distill={"batch": 32})
@@ -380,15 +381,15 @@ def test_a_method_may_have_hardware_of_its_own(checkout, settings):
 
 
 def test_seeds_train_together_or_each_alone(repository, settings):
-    together = load_experiment(repository, merge(settings, mixture(seeds=[3, 4])))
-    alone = load_experiment(repository, merge(settings, mixture(seeds=[3, 4], together=False)))
+    together = Experiment(repository, merge(settings, mixture(seeds=[3, 4])))
+    alone = Experiment(repository, merge(settings, mixture(seeds=[3, 4], together=False)))
     assert together.groups("mixture2d") == [[3, 4]]
     assert alone.groups("mixture2d") == [[3], [4]]
     assert together.seeds("mixture2d") == alone.seeds("mixture2d") == [3, 4]
 
 
 def test_methods_are_chosen_by_kind(repository, settings):
-    experiment = load_experiment(repository, settings)
+    experiment = Experiment(repository, settings)
     assert experiment.select("mixture2d", ["teacher"]) == ["teacher", "base"]
     assert experiment.select("toy1d", ["distill", "teacher"]) == []
     assert experiment.phases("mixture2d", "phased4") == 4

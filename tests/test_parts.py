@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from pdmd import cli
-from pdmd.config import load_experiment, merge, read_yaml
+from pdmd.config import Experiment, merge, read_yaml
 from pdmd.errors import UserError
 from pdmd.parts import check_digest, check_part, write_once, write_parts
 from pdmd.paths import results_folder, seeds_name
@@ -33,7 +33,7 @@ def write_method(checkout, name, value):
 
 
 def parts(root, settings, scenario="mixture2d"):
-    return load_experiment(root, settings).parts(scenario)
+    return Experiment(root, settings).parts(scenario)
 
 
 def changed(root, settings, diff):
@@ -83,7 +83,7 @@ def test_other_hardware_runs_no_finished_job_again(repository, settings, hardwar
     assert changed(repository, settings, {"hardware": hardware}) == set()
     assert changed(repository, settings, {"threads": 2})  # control
     diff = merge(settings, mixture(hardware=hardware))
-    run = load_experiment(repository, diff).runs["mixture2d", "phased2"]
+    run = Experiment(repository, diff).runs["mixture2d", "phased2"]
     assert run["hardware"] == {"nodes": 1, "processes": 1, "gpus": 0, **hardware}
 
 
@@ -102,7 +102,7 @@ def test_an_ablation_is_lines_of_yaml_and_touches_no_other_method(checkout, sett
     mine = read_yaml(scenario)
     mine["methods"].append("phased3-biased")
     scenario.write_text(yaml.safe_dump(mine))
-    experiment = load_experiment(checkout, settings)
+    experiment = Experiment(checkout, settings)
     run = experiment.runs["mixture2d", "phased3-biased"]
     assert run["student"]["boundaries"] == [2, 4, 6]
     assert run["distill"]["target"] == "biased"
@@ -157,7 +157,7 @@ def test_whether_there_is_a_bank_trains_again_where_a_later_phase_starts_from_it
 
 def test_every_part_lies_in_a_file_named_by_its_digest(repository, settings, tmp_path):
     mine = merge(settings, {"results": str(tmp_path)})
-    experiment = load_experiment(repository, mine)
+    experiment = Experiment(repository, mine)
     for scenario, found in write_parts(experiment).items():
         assert {name: part.content for name, part in found.items()} == experiment.parts(scenario)
         for name, part in found.items():
@@ -246,10 +246,10 @@ def test_a_plan_that_is_gone_is_named(elsewhere):
 
 
 def test_equal_plans_are_kept_once(repository, settings, tmp_path):
-    experiment = load_experiment(repository, settings)
+    experiment = Experiment(repository, settings)
     digest = keep(experiment, tmp_path)
     assert keep(experiment, tmp_path) == digest
-    other = load_experiment(repository, merge(settings, mixture(threads=2)))
+    other = Experiment(repository, merge(settings, mixture(threads=2)))
     assert keep(other, tmp_path) != digest
     assert len(list(tmp_path.iterdir())) == 2
     assert recall(digest, tmp_path).runs == experiment.runs
@@ -361,7 +361,7 @@ def test_a_wrong_configuration_is_one_line_of_the_command_too(tmp_path, settings
 )
 def test_the_settings_of_another_stage_are_refused(settings, tmp_path, capsys, command, name, said):
     mine = merge(settings, {**mixture(), "results": str(tmp_path)})
-    found = write_parts(load_experiment(REPOSITORY, mine))["mixture2d"]
+    found = write_parts(Experiment(REPOSITORY, mine))["mixture2d"]
     path = found[f"{name}.json"].path
     seeds = [] if "keep" in command else ["--seeds", "1"]
     assert cli.main([*command, "--config", str(path), *seeds]) == 2

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch.distributed as dist
+from test_launch import descendants
 from torch.distributed.elastic.rendezvous import RendezvousParameters, dynamic_rendezvous
 from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import C10dRendezvousBackend
 
@@ -66,19 +67,6 @@ def inside(address):
     return address.removeprefix(mapped).endswith("7F") and len(address.removeprefix(mapped)) == 8
 
 
-def descendants(pid):
-    parents = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-    found = {pid}
-    while more := {child for child, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found
-
-
 @pytest.fixture
 def launched(tmp_path):
     """An agent with two workers that have met, in a folder: (agent, its family)."""
@@ -95,9 +83,9 @@ def launched(tmp_path):
             assert process.poll() is None, process.stderr.read()
             assert time.time() < end
             time.sleep(0.05)
-        yield process, descendants(process.pid)
+        yield process, {process.pid} | descendants(process.pid)
     finally:
-        for pid in descendants(process.pid):
+        for pid in {process.pid} | descendants(process.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.communicate()
