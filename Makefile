@@ -6,7 +6,7 @@ SHELL := bash
 .ONESHELL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slurm small teachers ablations record minute lint format lock clean
+.PHONY: help setup demo test test-long test-all test-slurm small teachers ablations record minute golden handbook lint format lock clean
 
 ACTIVATE := export PATH="$(CURDIR)/.venv/bin:$$PATH"
 INSTALL := .venv/bin/python -m pip install -q -q --no-input --disable-pip-version-check
@@ -21,9 +21,20 @@ demo: .venv/.ready ## see Phased DMD beside plain DMD
 	@$(ACTIVATE)
 	.venv/bin/python -m pdmd demo
 
-test: .venv/.ready ## run the tests
+# Three at a time on two cores: much of what they do is wait, for a SLURM or for a process.
+PYTEST := .venv/bin/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder -rs
+
+test: .venv/.ready ## run the tests, but for the longest
 	@$(ACTIVATE)
-	.venv/bin/python -m pytest -rs --cov=pdmd --cov=snakemake_executor_plugin_submitit --cov-report=term:skip-covered
+	$(PYTEST) -m 'not long'
+
+test-long: .venv/.ready ## run the longest tests
+	@$(ACTIVATE)
+	$(PYTEST) -m long
+
+test-all: .venv/.ready ## run all tests, and say what they cover
+	@$(ACTIVATE)
+	$(PYTEST) --cov=pdmd --cov=snakemake_executor_plugin_submitit --cov-report=term:skip-covered
 
 test-slurm: .venv/.ready ## run every test on a SLURM of its own, the slow ones too (as root)
 	@$(ACTIVATE)
@@ -46,9 +57,19 @@ ablations: .venv/.ready ## run what the demo leaves out: bank on and off, exits,
 record: .venv/.ready ## keep a finished demo's tables in docs/record and README.md
 	@.venv/bin/python -m pdmd record
 
-minute: .venv/.ready ## run the whole workflow at its minute size
+minute: .venv/.ready ## run the whole workflow at a tiny size, in two minutes
 	@$(ACTIVATE)
 	.venv/bin/snakemake -c2 --configfile config/minute.yaml
+
+golden: .venv/.ready ## run a tiny whole workflow afresh, and compare its results with those on record
+	@$(ACTIVATE)
+	export OMP_NUM_THREADS=1
+	rm -rf results/golden
+	.venv/bin/snakemake -c2 --configfile tests/golden/chain.yaml
+	.venv/bin/python tests/golden/digests.py results/golden
+
+handbook: .venv/.ready ## write the tables of config/README.md and the schemas of YAML files
+	@.venv/bin/python -m pdmd.config.handbook
 
 lint: .venv/.ready ## check style, types and the workflow
 	@$(ACTIVATE)

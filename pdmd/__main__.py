@@ -15,7 +15,7 @@ def main(alone: bool = False) -> int:
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
         from pdmd.cli import main as run
-        from pdmd.stop import own_process
+        from pdmd.training.stop import own_process
 
         if alone:
             own_process()

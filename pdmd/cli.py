@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pdmd import __version__
-from pdmd.config import Config
+from pdmd.config.experiment import Config
 from pdmd.ending import conclude
 
 EPILOG = """\
@@ -20,20 +20,27 @@ config.json beside what it made before:
 # Commands that read the settings of another name.
 PARTS = {"encode": "data", "render": "data", "judge": "classifier", "validate": "classifier"}
 PARTS |= {"embed": "text", "keep": "base"}
+LAUNCHED = ("phase", "seeds", "device")  # what commands of a phase take
+DIAGNOSTICS = {  # of a trained sampler
+    "frontier": "score a sampler over its last phase's training",
+    "exits": "score each exit step of a sampler's last phase",
+    "boundary": "compare samples at phase boundaries with the exact mixture",
+    "swaps": "draw samples with one of two experts exchanged",
+}
 
 
 def _config(text: str) -> Config:
-    from pdmd.storage import read_json
+    from pdmd.files.storage import read_json
 
-    found: Config = read_json(Path(text), dict)
-    return found
+    config: Config = read_json(Path(text), dict)
+    return config
 
 
 def _resolve(args: argparse.Namespace) -> None:
-    from pdmd.config import merge
-    from pdmd.parts import write_parts
-    from pdmd.plan import read_workflow
-    from pdmd.yaml_files import read_mapping
+    from pdmd.config.experiment import merge
+    from pdmd.config.parts import write_parts
+    from pdmd.config.plan import read_workflow
+    from pdmd.config.yaml_files import read_mapping
 
     settings = read_mapping(args.root / "config" / "config.yaml")
     for overlay in args.configfile:
@@ -44,38 +51,40 @@ def _resolve(args: argparse.Namespace) -> None:
 
 
 def _encode(args: argparse.Namespace) -> None:
-    from pdmd.digits import encode
+    from pdmd.config.run import read_run
+    from pdmd.scenarios.kind import kind_of
 
-    encode(args.config)
+    kind_of(read_run(args.config).data).encode(args.config)
 
 
 def _classifier(args: argparse.Namespace) -> None:
-    from pdmd.digits import train_classifier
+    from pdmd.config.run import read_run
+    from pdmd.scenarios.kind import kind_of
 
-    train_classifier(args.config)
+    kind_of(read_run(args.config).data).classifier(args.config)
 
 
 def _render(args: argparse.Namespace) -> None:
-    from pdmd.prompted import encode, render
+    from pdmd.stages.precompute import encode, render
 
     render(args.config)
     encode(args.config)
 
 
 def _embed(args: argparse.Namespace) -> None:
-    from pdmd.prompted import embed
+    from pdmd.stages.precompute import embed
 
     embed(args.config)
 
 
 def _judge(args: argparse.Namespace) -> None:
-    from pdmd.judge import train_judge
+    from pdmd.stages.judge import train_judge
 
     train_judge(args.config)
 
 
 def _weights(args: argparse.Namespace) -> None:
-    from pdmd.assets import ASSETS, fetch, write_index
+    from pdmd.files.assets import ASSETS, fetch, write_index
 
     names = args.names or list(ASSETS)
     if args.output:
@@ -85,10 +94,10 @@ def _weights(args: argparse.Namespace) -> None:
 
 
 def _clip(args: argparse.Namespace) -> None:
-    from pdmd import provenance
+    from pdmd.files import provenance
+    from pdmd.files.storage import write_json
     from pdmd.networks.small_clip import save_small_clip, train_small_clip
-    from pdmd.outputs import CLIP, PROVENANCE
-    from pdmd.storage import write_json
+    from pdmd.stages.outputs import CLIP, PROVENANCE
 
     model, scores = train_small_clip(args.updates)
     write_json(args.output.with_suffix(".json"), scores)
@@ -98,14 +107,14 @@ def _clip(args: argparse.Namespace) -> None:
 
 
 def _validate(args: argparse.Namespace) -> None:
-    from pdmd.scoring import validate_metrics
+    from pdmd.report.validation import validate_metrics
 
     validate_metrics(args.config, args.output)
 
 
 def _fit(args: argparse.Namespace) -> None:
-    from pdmd.distributed import join
-    from pdmd.fitting import fit_base, fit_runs
+    from pdmd.stages.fit import fit_base, fit_runs
+    from pdmd.training.world import join
 
     with join(args.device) as world:
         if args.seeds:
@@ -115,76 +124,107 @@ def _fit(args: argparse.Namespace) -> None:
 
 
 def _keep(args: argparse.Namespace) -> None:
-    from pdmd.fitting import keep
+    from pdmd.stages.fit import keep
 
     keep(args.config, args.output)
 
 
 def _bank(args: argparse.Namespace) -> None:
-    from pdmd.stages import make_bank
+    from pdmd.stages.bank import make_bank
+    from pdmd.training.world import join
 
-    make_bank(args.config, args.phase, args.seeds)
+    with join(args.device) as world:
+        make_bank(args.config, args.phase, args.seeds, world)
 
 
 def _distill(args: argparse.Namespace) -> None:
-    from pdmd.distributed import join
-    from pdmd.stages import distill_phase
+    from pdmd.stages.distill import distill_phase
+    from pdmd.training.world import join
 
     with join(args.device) as world:
         distill_phase(args.config, args.phase, args.seeds, world)
 
 
 def _sample(args: argparse.Namespace) -> None:
-    from pdmd.stages import sample_method
+    from pdmd.stages.sample import sample_method
+    from pdmd.training.world import join
 
-    sample_method(args.config, args.seeds)
+    with join(args.device) as world:
+        sample_method(args.config, args.seeds, world)
 
 
-def _evaluate(args: argparse.Namespace) -> None:
-    from pdmd.evaluate import evaluate_fit, evaluate_method
+def _decode(args: argparse.Namespace) -> None:
+    from pdmd.stages.decode import decode_samples
+    from pdmd.training.world import join
 
-    run = evaluate_fit if args.config["kind"] == "fit" else evaluate_method
-    run(args.config, args.seeds)
+    with join(args.device) as world:
+        decode_samples(args.config, args.seeds, world)
+
+
+def _features(args: argparse.Namespace) -> None:
+    from pdmd.stages.features import extract_features
+    from pdmd.training.world import join
+
+    with join(args.device) as world:
+        extract_features(args.config, args.seeds, world)
+
+
+def _score(args: argparse.Namespace) -> None:
+    from pdmd.stages.score import score_method
+
+    score_method(args.config, args.seeds)
+
+
+def _diagnose(args: argparse.Namespace) -> None:
+    from pdmd.stages.diagnostics import diagnose
+
+    diagnose(args.config, args.diagnostic, args.seeds)
+
+
+def _trajectories(args: argparse.Namespace) -> None:
+    from pdmd.stages.trajectories import draw_trajectories
+
+    draw_trajectories(args.config, args.seeds)
 
 
 def _tables(args: argparse.Namespace) -> None:
-    from pdmd.tables import write_tables
+    from pdmd.report.tables import write_tables
 
     write_tables(args.configs)
 
 
 def _figures(args: argparse.Namespace) -> None:
-    from pdmd.figures import draw_figures
+    from pdmd.report.figures import draw_figures
 
     draw_figures(args.configs)
 
 
 def _report(args: argparse.Namespace) -> None:
-    from pdmd.demo import make_report
+    from pdmd.jobs.demo import make_report
 
     make_report(Path(args.results), args.settings, args.snakemake)
 
 
 def _status(args: argparse.Namespace) -> None:
-    from pdmd.status import print_status
+    from pdmd.jobs.status import print_status
 
     print_status(Path(args.results))
 
 
 def _record(args: argparse.Namespace) -> None:
-    from pdmd.record import keep_record
+    from pdmd.report.record import keep_record
 
     keep_record(Path(args.results), Path("docs/record"), Path("README.md"))
 
 
 def _demo(args: argparse.Namespace) -> None:
-    from pdmd.demo import run_demo
+    from pdmd.jobs.demo import run_demo
 
     run_demo(args.cores, args.snakemake)
 
 
 def _launch(args: argparse.Namespace) -> int:
-    from pdmd.launch import launch
+    from pdmd.training.launch import launch
 
     return launch(args.nodes, args.processes, args.gpus, args.command)
 
@@ -220,7 +260,7 @@ def parser() -> argparse.ArgumentParser:
         if "seeds" in extra:
             sub.add_argument("--seeds", type=int, nargs="+", required=True, help="train together")
         if "device" in extra:
-            where = "where it trains (default: cpu)"
+            where = "where it computes (default: cpu)"
             sub.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help=where)
         return sub
 
@@ -258,15 +298,21 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument("--seeds", type=int, nargs="+", help="train together")
     kept = stage("keep", _keep, "keep a fitted base network, to start from it later")
     kept.add_argument("--output", type=Path, required=True, help="where its weights go")
-    stage("bank", _bank, "precompute what the frozen experts hand to a phase", "phase", "seeds")
-    stage("distill", _distill, "train the expert of one phase", "phase", "seeds", "device")
-    launch = command("launch", _launch, "run fit or distill in several processes")
+    stage("bank", _bank, "precompute what the frozen experts hand to a phase", *LAUNCHED)
+    stage("distill", _distill, "train the expert of one phase", *LAUNCHED)
+    launch = command("launch", _launch, "run a stage that trains or draws in several processes")
     launch.add_argument("--nodes", type=int, default=1, help="of a Slurm allocation (default: 1)")
     launch.add_argument("--processes", type=int, default=1, help="on each node (default: 1)")
     launch.add_argument("--gpus", type=int, default=0, help="on each node, 0 or one a process")
-    launch.add_argument("command", nargs="*", help="fit or distill and its arguments, after --")
-    stage("sample", _sample, "draw every seed's samples of record", "seeds")
-    stage("evaluate", _evaluate, "score samples, and samplers over training", "seeds")
+    launch.add_argument("command", nargs="*", help="such a command and its arguments, after --")
+    stage("sample", _sample, "draw every seed's samples of record", "seeds", "device")
+    stage("decode", _decode, "decode every seed's samples of record", "seeds", "device")
+    seen = "what frozen networks see in every seed's samples"
+    stage("features", _features, seen, "seeds", "device")
+    stage("score", _score, "score every seed's samples of record", "seeds")
+    for name, text in DIAGNOSTICS.items():
+        stage(name, _diagnose, text, "seeds").set_defaults(part="diagnostics", diagnostic=name)
+    stage("trajectories", _trajectories, "compare fitted velocities with the exact one", "seeds")
     tried = stage("validate", _validate, "try the metrics on real data with known damage")
     tried.add_argument("--output", type=Path, required=True, help="table, without its ending")
     for name, run, text in (
@@ -286,7 +332,7 @@ def _add_digest(sub: argparse.ArgumentParser) -> None:
 
 def _check_planned(args: argparse.Namespace) -> None:
     """Refuse settings of another stage, or not those a job was planned with. Raises UserError."""
-    from pdmd.parts import check_digest, check_part
+    from pdmd.config.parts import check_digest, check_part
 
     if "digest" in args:
         settings = args.config if "config" in args else args.configs
@@ -295,7 +341,7 @@ def _check_planned(args: argparse.Namespace) -> None:
         part = "base" if args.part == "fit" and not args.seeds else args.part
         for config in args.configs if "configs" in args else [args.config]:
             check_part(config, part, where)
-        from pdmd.provenance import checkout
+        from pdmd.files.provenance import checkout
 
         checkout()  # of the code as it is now, not at the end
 
@@ -306,7 +352,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def run() -> int | None:
         args = parser().parse_args(arguments)
         _check_planned(args)
-        found: int | None = args.run(args)
-        return found
+        status: int | None = args.run(args)
+        return status
 
     return conclude(run)

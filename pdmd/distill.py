@@ -8,21 +8,31 @@ loop knows no model family and no metric.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pdmd import objectives
-from pdmd.distributed import ALONE, World
-from pdmd.draws import Stream
+from pdmd.config.sections import Distill
 from pdmd.flow import Flow, renoise
-from pdmd.ledger import Ledger
-from pdmd.models.base import Condition, VelocityField, VelocityNetwork
+from pdmd.models.base import Condition, Index, VelocityField
 from pdmd.phases import Phase
+from pdmd.roles import Roles, aligned, trained_parts
 from pdmd.rollout import Rollout, exit_steps, sample, simulate_to_end, simulate_to_exit
+from pdmd.streams import Stream
+from pdmd.training.checkpoint import State
+from pdmd.training.cost import Cost
+from pdmd.training.optim import (
+    average_gradients,
+    check_finite,
+    clip_gradients,
+    gradient_norms,
+    scale_lr,
+)
+from pdmd.training.world import ALONE, World
 
 
 class Prompts(Protocol):
@@ -39,40 +49,16 @@ class Starts(Protocol):
     def __call__(self, stream: Stream, batch: int) -> tuple[Tensor, Condition]: ...
 
 
-@dataclass
-class Roles:
-    """Who is who in one phase.
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Distill):
+    """The hyper-parameters of a phase: the `distill` section, `updates` being the phase's share.
 
     Attributes:
-        teacher: frozen, with its guidance; fake: trainable score of the generator's samples;
-        generator: the trainable expert; average: its exponential moving average, what is kept.
+        backward, exits: of the `student` section.
     """
 
-    teacher: VelocityField
-    fake: VelocityNetwork
-    generator: VelocityNetwork
-    average: VelocityNetwork
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """The hyper-parameters of a phase; config/README.md explains each."""
-
-    updates: int
-    batch: int
-    fake_updates: int
-    generator_lr: float
-    fake_lr: float
-    betas: tuple[float, float]
-    weight_decay: float
-    clip: float
-    ema: float
-    decay: float
-    backward: str  # "all" steps in the graph, or the "exit" step only
-    exits: str  # "stratified" over the batch, one draw for each "update", or always the "last"
-    target: str  # "unbiased" (Eq. 11) or "biased"
-    gradient: str  # "literal" (Eq. 10) or "normalised"
-    normaliser: str  # "sample" or "batch"
+    backward: str
+    exits: str
 
 
 class NoiseStarts:
@@ -99,66 +85,23 @@ class BankStarts:
     """Start from precomputed outputs of the frozen experts.
 
     Args:
-        x: (rows, runs, ...) intermediate latents; condition: (rows, runs) or None.
+        x: (rows, runs, ...) intermediate latents; index: (rows, runs) or (rows, runs, 2) of
+            conditions, or None; values: what indices stand for.
     """
 
     calls = 0.0
 
-    def __init__(self, x: Tensor, condition: Condition):
-        self.x, self.condition = x, condition
+    def __init__(
+        self, x: Tensor, index: Index, values: Callable[[Index], Condition] = lambda index: index
+    ):
+        self.x, self.index, self.values = x, index, values
 
     def __call__(self, stream: Stream, batch: int) -> tuple[Tensor, Condition]:
         rows, runs = self.x.shape[:2]
         row = stream.integers(batch, rows).to(self.x.device)
         run = torch.arange(runs, device=self.x.device).repeat(len(row) // runs)
-        return self.x[row, run], None if self.condition is None else self.condition[row, run]
-
-
-def trainable(network: nn.Module, like: nn.Module | None = None) -> list[Tensor]:
-    """A network's parameters that are trained, in it or in another of the same structure."""
-    pairs = zip(network.parameters(), (like or network).parameters(), strict=True)
-    return [p for p, other in pairs if other.requires_grad]
-
-
-def scale_lr(optimizer: torch.optim.Optimizer, factor: float, base: float) -> None:
-    """Set every group's learning rate to factor * base."""
-    for group in optimizer.param_groups:
-        group["lr"] = factor * base
-
-
-def gradient_norms(parameters: Sequence[Tensor], runs: int) -> Tensor:
-    """(runs,) gradient norm of each run; stacked parameters have a leading axis of runs."""
-    squares = [p.grad.square().reshape(runs, -1).sum(1) for p in parameters if p.grad is not None]
-    return torch.stack(squares).sum(0).sqrt()
-
-
-def clip_gradients(parameters: Sequence[Tensor], norms: Tensor, limit: float) -> None:
-    """Scale the gradients of each run whose norm is above `limit`, in place."""
-    factor = (limit / norms.clamp_min(1e-12)).clamp(max=1.0)
-    if bool((factor == 1).all()):
-        return
-    for p in parameters:
-        if p.grad is not None:
-            grad = p.grad.view(len(factor), -1)
-            grad.mul_(factor[:, None])
-
-
-def average_gradients(world: World, parameters: Sequence[Tensor], loss: Tensor) -> Tensor:
-    """Average gradients over all processes, in place; returns the (runs,) loss, averaged as well.
-
-    Losses are means over equal shares of the batch, so this gives the whole batch's.  Two experts
-    of one network may be used in different processes: a gradient that a process lacks is zero, and
-    a parameter that no process used is left without one, as in a single process.
-    """
-    loss = loss.detach().clone()
-    if world.size == 1:
-        return loss
-    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    used = loss.new_tensor([p.grad is not None for p in parameters])
-    world.average([*grads, used, loss])  # of one size everywhere: it depends on no process's rows
-    for p, grad, share in zip(parameters, grads, used.tolist(), strict=True):
-        p.grad = grad if share > 0 else None
-    return loss
+        index = None if self.index is None else self.index[row, run]
+        return self.x[row, run], self.values(index)
 
 
 def spread(world: World, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -181,12 +124,6 @@ def spread(world: World, x: Tensor) -> tuple[Tensor, Tensor]:
     return mean.to(x.dtype), variance.sqrt().to(x.dtype)
 
 
-def check_finite(step: int, role: str, loss: Tensor, norms: Tensor) -> None:
-    """Stop before an update that would spoil the weights. Raises FloatingPointError."""
-    if not bool(torch.isfinite(loss.detach() + norms).all()):
-        raise FloatingPointError(f"step {step}: {role}: loss or gradient is not finite")
-
-
 class PhaseTrainer:
     """One phase's training state and its update."""
 
@@ -206,33 +143,36 @@ class PhaseTrainer:
         self.world = world
         self.flow, self.phase, self.recipe, self.roles = flow, phase, recipe, roles
         self.starts, self.seeds, self.runs = starts, seeds, len(seeds)
-        self.ledger = Ledger()
-        self.parameters: dict[str, list[Tensor]] = {
-            "fake": trainable(roles.fake),
-            "generator": trainable(roles.generator),
+        self.cost = Cost()
+        self.rates = {"fake": recipe.fake_lr, "generator": recipe.generator_lr}
+        self.states: Mapping[str, State] = roles.states()
+        self.parts = {
+            "fake": trained_parts("fake", roles.fake),
+            "generator": trained_parts("generator", roles.generator),
         }
-        self.averaged = trainable(roles.average, roles.generator)
-        self.modules: Mapping[str, nn.Module] = {
-            "fake": roles.fake,
-            "generator": roles.generator,
-            "average": roles.average,
+        self.parameters = {
+            role: [p for part in parts for p in part.parameters]
+            for role, parts in self.parts.items()
         }
+        self.averaged = aligned(roles.average, roles.generator)
         self.optimizers: Mapping[str, torch.optim.Optimizer] = {
-            role: torch.optim.AdamW(
-                self.parameters[role],
-                lr=lr,
+            part.name: torch.optim.AdamW(
+                part.parameters,
+                lr=self.rates[role],
                 betas=recipe.betas,
                 weight_decay=recipe.weight_decay,
                 fused=True,
             )
-            for role, lr in (("fake", recipe.fake_lr), ("generator", recipe.generator_lr))
+            for role, parts in self.parts.items()
+            for part in parts
         }
 
     def update(self, step: int) -> dict[str, Tensor]:
         """One iteration; returns (runs,) values to log. Raises FloatingPointError."""
         factor = 1 - (1 - self.recipe.decay) * step / self.recipe.updates
-        scale_lr(self.optimizers["fake"], factor, self.recipe.fake_lr)
-        scale_lr(self.optimizers["generator"], factor, self.recipe.generator_lr)
+        for role, parts in self.parts.items():
+            for part in parts:
+                scale_lr(self.optimizers[part.name], factor, self.rates[role])
         fakes = [self._update_fake(step, i) for i in range(self.recipe.fake_updates)]
         losses = torch.stack([loss for loss, _ in fakes])
         record = self._update_generator(step)
@@ -266,7 +206,12 @@ class PhaseTrainer:
 
     def _renoise(self, stream: Stream, x_s: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Carry samples to a drawn noise level: (x_t, eps, s, t)."""
-        t = self.phase.renoise_times(stream.uniform(self.recipe.batch))
+        uniform = stream.uniform(self.recipe.batch)
+        if self.recipe.region == "update":
+            side = stream.beside("region").uniform(1).to(uniform.device)  # for all processes alike
+            t = self.phase.region_times(uniform, side.repeat(len(uniform) // self.runs))
+        else:
+            t = self.phase.renoise_times(uniform)
         s = objectives.full_like_time(self.phase.end, t)
         eps = stream.normal(self.recipe.batch, x_s.shape[1:])
         return renoise(self.flow, x_s, eps, s, t), eps, s, t
@@ -280,27 +225,27 @@ class PhaseTrainer:
 
     def _update_fake(self, step: int, number: int) -> tuple[Tensor, Tensor]:
         stream = self._stream(step, f"fake{number}")
-        with torch.no_grad(), self.ledger.time("rollout"):
+        with torch.no_grad(), self.cost.time("rollout"):
             rollout, condition = self._rollout(stream)
-        self.ledger.count("rollout", rollout.calls + self.starts.calls)
-        with self.ledger.time("fake"):
+        self.cost.count("rollout", rollout.calls + self.starts.calls)
+        with self.cost.time("fake"):
             x_t, eps, s, t = self._renoise(stream, rollout.x_s)
             v = self.roles.fake(x_t, t, condition)
             loss = objectives.per_run_mean(self._fake_loss(v, rollout.x_s, eps, s, t), self.runs)
             loss, norms = self._descend("fake", loss, step)
-        self.ledger.count("fake", 3)
+        self.cost.count("fake", 3)
         return loss, norms
 
     @torch.no_grad()
     def _gradient(self, stream: Stream, rollout: Rollout, condition: Condition) -> Tensor:
         """teacher - fake where the rollout's samples, noised again, come to lie; like x_s."""
         x_t, _, s, t = self._renoise(stream, rollout.x_s.detach())
-        with self.ledger.time("teacher"):
+        with self.cost.time("teacher"):
             teacher = self.roles.teacher(x_t, t, condition)
-        self.ledger.count("teacher", getattr(self.roles.teacher, "calls", 1))
-        with self.ledger.time("fake"):
+        self.cost.count("teacher", getattr(self.roles.teacher, "calls", 1))
+        with self.cost.time("fake"):
             fake = self.roles.fake(x_t, t, condition)
-        self.ledger.count("fake", 1)
+        self.cost.count("fake", 1)
         if self.recipe.gradient == "literal":
             return objectives.generator_gradient(self.flow, teacher, fake, s, t)
         per, across = self.recipe.normaliser, self.world.mean
@@ -310,15 +255,15 @@ class PhaseTrainer:
 
     def _update_generator(self, step: int) -> dict[str, Tensor]:
         stream = self._stream(step, "generator")
-        with self.ledger.time("generator"):
+        with self.cost.time("generator"):
             rollout, condition = self._rollout(stream)
         gradient = self._gradient(stream, rollout, condition)
-        with self.ledger.time("generator"):
+        with self.cost.time("generator"):
             loss = objectives.surrogate_loss(rollout.x_s, gradient)
             _, norms = self._descend("generator", objectives.per_run_mean(loss, self.runs), step)
             self._average()
         taken = self.phase.last - self.phase.first if self.recipe.backward == "all" else 1
-        self.ledger.count("generator", rollout.calls + self.starts.calls + 2 * taken)
+        self.cost.count("generator", rollout.calls + self.starts.calls + 2 * taken)
         x_s = rollout.x_s.detach()
         squares = objectives.per_run_mean(gradient.square().flatten(1).mean(1), self.runs)
         mean, deviation = spread(self.world, x_s.flatten(1).view(-1, self.runs, x_s[0].numel()))
@@ -331,14 +276,16 @@ class PhaseTrainer:
 
     def _descend(self, role: str, loss: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """One optimiser step on the sum over runs; returns (runs,) losses and gradient norms."""
-        optimizer = self.optimizers[role]
-        optimizer.zero_grad(set_to_none=True)
+        optimizers = [self.optimizers[part.name] for part in self.parts[role]]
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
         loss.sum().backward()
         loss = average_gradients(self.world, self.parameters[role], loss)
         norms = gradient_norms(self.parameters[role], self.runs)
         check_finite(step, role, loss, norms)
         clip_gradients(self.parameters[role], norms, self.recipe.clip)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         return loss, norms
 
     @torch.no_grad()

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from pdmd.agent import leave_word
 from pdmd.errors import UserError
-from pdmd.stop import STATUS, Stopped
-from pdmd.storage import shown
+from pdmd.files.storage import shown
+from pdmd.training.agent import leave_word
+from pdmd.training.stop import STATUS, Stopped
 
 MISTAKE = 2
 INTERRUPTED = 128 + signal.SIGINT  # what a shell calls a command that Ctrl-C ended
@@ -74,14 +74,14 @@ def _noting_ctrl_c() -> Iterator[list[int]]:
         raise KeyboardInterrupt
 
     before = signal.getsignal(signal.SIGINT)
-    own = before is signal.default_int_handler  # else it is ignored, or somebody's
-    own = own and threading.current_thread() is threading.main_thread()
-    if own:
+    is_pythons = before is signal.default_int_handler  # else it is ignored, or somebody's
+    is_pythons = is_pythons and threading.current_thread() is threading.main_thread()
+    if is_pythons:
         signal.signal(signal.SIGINT, note)
     try:
         yield pressed
     finally:
-        if own:
+        if is_pythons:
             signal.signal(signal.SIGINT, before)
 
 

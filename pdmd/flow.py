@@ -54,6 +54,11 @@ def shift_time(u: Tensor, shift: float) -> Tensor:
     return shift * u / (1 + (shift - 1) * u)
 
 
+def unshift_time(t: Tensor, shift: float) -> Tensor:
+    """The raw times that `shift_time` warps to t, the inverse of it."""
+    return t / (shift - (shift - 1) * t)
+
+
 def transition(flow: Flow, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """Coefficients of p(x_t | x_s) = N(alpha_ts x_s, sigma_ts^2 I), Eq. 2.
 

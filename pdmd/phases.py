@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pdmd.flow import shift_time
+from pdmd.flow import shift_time, unshift_time
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Phase:
         shift: warps u to t.
         margin: keeps the re-noising time this far from the end of the phase and from 1.
         floor: least re-noising time, where a phase has a high-noise expert alone (App. C.3).
+        switch: noise level at and above which the model's high-noise expert works, 0 without one.
     """
 
     number: int
@@ -34,6 +35,7 @@ class Phase:
     shift: float
     margin: float
     floor: float = 0.0
+    switch: float = 0.0
 
     @property
     def end(self) -> float:
@@ -45,6 +47,30 @@ class Phase:
         raw = self.raw_low + (self.raw_high - self.raw_low) * uniform
         least = max(self.end + self.margin, self.floor)
         return shift_time(raw, self.shift).clamp(least, 1 - self.margin)
+
+    @property
+    def high_share(self) -> float:
+        """The share of re-noising times that the high-noise expert works at, P(t >= switch)."""
+        if self.floor or not self.switch:
+            return 1.0
+        raw = float(unshift_time(torch.tensor(self.switch, dtype=torch.float64), self.shift))
+        return min(max((self.raw_high - raw) / (self.raw_high - self.raw_low), 0.0), 1.0)
+
+    def region_times(self, uniform: Tensor, side: Tensor) -> Tensor:
+        """Re-noising times of one expert alone: the side is drawn first, then t within it.
+
+        Over many draws of both the law is that of `renoise_times`.
+
+        Args:
+            uniform: (N,) draws in [0, 1); side: (N,) the same, equal where the expert shall be.
+        """
+        low = 1 - self.high_share
+        high = side >= low
+        t = self.renoise_times(torch.where(high, low + (1 - low) * uniform, low * uniform))
+        if low in (0, 1):
+            return t
+        below = torch.nextafter(t.new_tensor(self.switch), t.new_tensor(0.0))
+        return torch.where(high, t.clamp(min=self.switch), torch.minimum(t, below))
 
 
 def step_grid(steps: int, shift: float) -> tuple[float, ...]:
@@ -92,6 +118,7 @@ def split_phases(
             raw_high=raw[first] if interval == "disjoint" else 1.0,
             shift=shift,
             margin=margin,
+            switch=switch,
             floor=switch if times[last - 1] >= switch else 0.0,
         )
         for number, (first, last) in enumerate(zip(firsts, boundaries, strict=True), start=1)

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pdmd.draws import Stream
 from pdmd.flow import Flow, per_sample, predict_x0, step_to
 from pdmd.models.base import Condition, VelocityField, take
 from pdmd.objectives import full_like_time
 from pdmd.phases import Phase
+from pdmd.streams import Stream
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def exit_steps(phase: Phase, batch: int, runs: int, stream: Stream | None = None
         return phase.first + share.repeat_interleave(runs)
     lots = stream.beside("exits").order(steps)  # (runs, steps)
     counts = batch // steps + (lots < batch % steps).long()
-    own = [torch.arange(steps).repeat_interleave(count) for count in counts]
-    return phase.first + torch.stack(own, 1).flatten()
+    blocks = [torch.arange(steps).repeat_interleave(count) for count in counts]
+    return phase.first + torch.stack(blocks, 1).flatten()
 
 
 def simulate_to_end(

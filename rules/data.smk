@@ -1,22 +1,13 @@
 # Pictures and clips to latents, prompts to embeddings, and the classifiers that score samples.
-from pdmd.catalogue import PROMPTED
-
-
-def scenarios_of(kinds):
-    """A wildcard constraint: the scenarios whose data are of some kinds."""
-    names = [s for s in experiment.scenarios if experiment.scenario(s)["data"]["kind"] in kinds]
-    return "|".join(names) or "(?!)"
-
-
-def data(*names):
-    """Files of a scenario's data folder, the scenario left open."""
-    return [f"{RESULTS}/{{scenario}}/data/{name}" for name in names]
 
 
 rule weights:
+    """Fetch the weights of frozen networks into the cache."""
     output:
         f"{RESULTS}/weights.json",
     priority: FIRST
+    conda:
+        CONDA
     resources:
         **light(),
     shell:
@@ -24,97 +15,113 @@ rule weights:
 
 
 rule encode:
+    """Encode pictures of digits to whitened latents."""
     input:
-        config=part("data"),
+        config=GRAPH.config("data"),
     output:
-        data(*outputs.ENCODED),
+        GRAPH.data(*outputs.ENCODED),
     wildcard_constraints:
-        scenario=scenarios_of(["digits"]),
-    threads: lambda w: threads_of(w.scenario)
+        scenario=GRAPH.scenarios(classed),
+    conda:
+        CONDA
+    threads: GRAPH.threads
     resources:
         **light(),
     params:
-        digest=digest("data"),
+        digest=GRAPH.digest("data"),
     shell:
         "python -m pdmd encode --config {input.config:q} --digest {params.digest}"
 
 
 rule render:
+    """Render pictures or clips, and encode them to latents."""
     input:
-        config=part("data"),
+        config=GRAPH.config("data"),
     output:
-        data(*outputs.RENDERED),
+        GRAPH.data(*outputs.RENDERED),
     wildcard_constraints:
-        scenario=scenarios_of(PROMPTED),
+        scenario=GRAPH.scenarios(with_prompts),
     priority: FIRST
-    threads: lambda w: threads_of(w.scenario)
+    conda:
+        CONDA
+    threads: GRAPH.threads
     resources:
         **light(),
     params:
-        digest=digest("data"),
+        digest=GRAPH.digest("data"),
     shell:
         "python -m pdmd render --config {input.config:q} --digest {params.digest}"
 
 
 rule embed:
+    """Encode prompts by the text encoder."""
     input:
-        data("prompts.json"),
+        GRAPH.data("prompts.json"),
         f"{RESULTS}/weights.json",
-        config=part("text"),
+        config=GRAPH.config("text"),
     output:
-        data(*outputs.EMBEDDED),
+        GRAPH.data(*outputs.EMBEDDED),
     wildcard_constraints:
-        scenario=scenarios_of(PROMPTED),
+        scenario=GRAPH.scenarios(with_prompts),
     priority: FIRST
-    threads: lambda w: threads_of(w.scenario)
+    conda:
+        CONDA
+    threads: GRAPH.threads
     resources:
         **light(),
     params:
-        digest=digest("text"),
+        digest=GRAPH.digest("text"),
     shell:
         "python -m pdmd embed --config {input.config:q} --digest {params.digest}"
 
 
 rule classifier:
+    """Train the classifier that scores digits."""
     input:
-        data("train.safetensors", "heldout.safetensors"),
-        config=part("classifier"),
+        GRAPH.data("train.safetensors", "heldout.safetensors"),
+        config=GRAPH.config("classifier"),
     output:
-        data(*outputs.CLASSIFIER),
+        GRAPH.data(*outputs.CLASSIFIER),
     benchmark:
         f"{RESULTS}/{{scenario}}/data/classifier.benchmark.tsv"
     wildcard_constraints:
-        scenario=scenarios_of(["digits"]),
-    threads: lambda w: threads_of(w.scenario)
+        scenario=GRAPH.scenarios(classed),
+    conda:
+        CONDA
+    threads: GRAPH.threads
     resources:
         **light(),
     params:
-        digest=digest("classifier"),
+        digest=GRAPH.digest("classifier"),
     shell:
         "python -m pdmd classifier --config {input.config:q} --digest {params.digest}"
 
 
 rule judge:
+    """Train the classifier that scores pictures and clips with prompts."""
     input:
-        data("pictures.safetensors", "prompts.json"),
-        config=part("classifier"),
+        GRAPH.data("pictures.safetensors", "prompts.json"),
+        config=GRAPH.config("classifier"),
     output:
-        data(*outputs.JUDGE),
+        GRAPH.data(*outputs.JUDGE),
     benchmark:
         f"{RESULTS}/{{scenario}}/data/judge.benchmark.tsv"
     wildcard_constraints:
-        scenario=scenarios_of(PROMPTED),
+        scenario=GRAPH.scenarios(with_prompts),
     priority: FIRST
-    threads: lambda w: threads_of(w.scenario)
+    conda:
+        CONDA
+    threads: GRAPH.threads
     resources:
         **light(),
     params:
-        digest=digest("classifier"),
+        digest=GRAPH.digest("classifier"),
     shell:
         "python -m pdmd judge --config {input.config:q} --digest {params.digest}"
 
 
 rule clip:
+    """Train the small CLIP that scores alignment."""
     output:
         weights=f"{RESULTS}/clip/small_clip.pt",
         scores=f"{RESULTS}/clip/small_clip.json",
@@ -122,6 +129,8 @@ rule clip:
     benchmark:
         f"{RESULTS}/clip/benchmark.tsv"
     priority: FIRST
+    conda:
+        CONDA
     resources:
         **light(),
     params:

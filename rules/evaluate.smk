@@ -1,82 +1,151 @@
-# Scores of samples, and of samplers over training.
+# Scores of samples, and diagnostics of samplers: each with files of its own, made again by itself.
 
 
-def scored_alike(scenario):
-    """Name of a rule -> methods whose scoring writes the same files."""
-    alike = {"teachers": experiment.select(scenario, ["teacher"]), "students": [], "experts": []}
-    for method in experiment.select(scenario, ["distill"]):
-        two = outputs.exchanges(experiment.runs[scenario, method])
-        alike["experts" if two else "students"].append(method)
-    return {name: methods for name, methods in alike.items() if methods}
+for lane in GRAPH.lanes:
 
-
-for _scenario in experiment.scenarios:
-    for _name, _methods in scored_alike(_scenario).items():
+    if lane.has("fit"):
 
         rule:
+            """Compare fitted velocities with the exact one, and draw their trajectories."""
             name:
-                f"evaluate_{_name}_{_scenario}"
+                lane.name("trajectories")
             input:
-                reads(outputs.score_reads, _scenario),
-                config=part("evaluate", _scenario),
+                lane.files(["phase1/expert.safetensors"]),
+                config=GRAPH.config("trajectories"),
             output:
-                per_seed(_scenario, outputs.evaluation(experiment.runs[_scenario, _methods[0]])),
+                lane.files(outputs.TRAJECTORIES),
             wildcard_constraints:
-                method=alternatives(_methods),
-            priority: URGENCY[_scenario]
-            group:
-                "score"
-            threads: threads_of(_scenario)
+                scenario=lane.only,
+                method=lane.methods("fit"),
+                group=lane.group,
+            priority: lane.urgency
+            conda:
+                CONDA
+            threads: GRAPH.threads
             resources:
                 **light(),
             params:
-                seeds=experiment.seeds(_scenario),
-                digest=digest("evaluate", _scenario),
+                seeds=lane.named,
+                digest=GRAPH.digest("trajectories"),
                 code=CODE["scores"],
             shell:
-                "python -m pdmd evaluate --config {input.config:q} --digest {params.digest}"
+                "python -m pdmd trajectories --config {input.config:q} --digest {params.digest}"
                 " --seeds {params.seeds}"
 
-    rule:
-        name:
-            f"trajectories_{_scenario}"
-        input:
-            per_seed(_scenario, ["phase1/expert.safetensors"]),
-            config=part("evaluate", _scenario),
-        output:
-            per_seed(_scenario, outputs.TRAJECTORIES),
-        wildcard_constraints:
-            method=alternatives(experiment.select(_scenario, ["fit"])),
-        priority: URGENCY[_scenario]
-        threads: threads_of(_scenario)
-        resources:
-            **light(),
-        params:
-            seeds=experiment.seeds(_scenario),
-            digest=digest("evaluate", _scenario),
-            code=CODE["scores"],
-        shell:
-            "python -m pdmd evaluate --config {input.config:q} --digest {params.digest}"
-            " --seeds {params.seeds}"
+    if lane.prompted != NOTHING:
+
+        rule:
+            """Keep what frozen networks see in samples of record."""
+            name:
+                lane.name("features")
+            input:
+                lane.reads(outputs.feature_reads),
+                config=GRAPH.config("features"),
+            output:
+                lane.files(outputs.FEATURED),
+            wildcard_constraints:
+                scenario=lane.prompted,
+                method=lane.methods("teacher", "distill"),
+                group=lane.group,
+            priority: lane.urgency
+            group:
+                "score"
+            conda:
+                CONDA
+            threads: GRAPH.threads
+            resources:
+                **lane.requests("features"),
+            params:
+                seeds=lane.named,
+                digest=GRAPH.digest("features"),
+            shell:
+                "python -m pdmd {resources.launch}features --config {input.config:q} --digest {params.digest}"
+                " --seeds {params.seeds}"
+
+    if lane.has("teacher", "distill"):
+
+        rule:
+            """Score samples of record."""
+            name:
+                lane.name("score")
+            input:
+                lane.reads(outputs.score_reads),
+                config=GRAPH.config("score"),
+            output:
+                lane.files(outputs.SCORED),
+            wildcard_constraints:
+                scenario=lane.only,
+                method=lane.methods("teacher", "distill"),
+                group=lane.group,
+            priority: lane.urgency
+            group:
+                "score"
+            conda:
+                CONDA
+            threads: GRAPH.threads
+            resources:
+                **light(),
+            params:
+                seeds=lane.named,
+                digest=GRAPH.digest("score"),
+                code=CODE["scores"],
+            shell:
+                "python -m pdmd score --config {input.config:q} --digest {params.digest}"
+                " --seeds {params.seeds}"
+
+    for diagnostic in lane.diagnostics:
+
+        rule:
+            """Look at a trained sampler: over training, by exit, at boundaries, with experts swapped."""
+            name:
+                lane.name(diagnostic)
+            input:
+                lane.reads(outputs.DIAGNOSTICS[diagnostic].reads),
+                config=GRAPH.config("diagnostics"),
+            output:
+                lane.diagnostic(diagnostic),
+            wildcard_constraints:
+                scenario=lane.diagnosed(diagnostic)[0],
+                method=lane.diagnosed(diagnostic)[1],
+                group=lane.group,
+            priority: lane.urgency
+            group:
+                "score"
+            conda:
+                CONDA
+            threads: GRAPH.threads
+            resources:
+                **light(),
+            params:
+                diagnostic=diagnostic,
+                seeds=lane.named,
+                digest=GRAPH.digest("diagnostics"),
+                code=CODE["scores"],
+            shell:
+                "python -m pdmd {params.diagnostic} --config {input.config:q} --digest {params.digest}"
+                " --seeds {params.seeds}"
 
 
 rule validate:
+    """Try the metrics on real data with known damage."""
     input:
-        data("pictures.safetensors"),
+        GRAPH.data("pictures.safetensors"),
         f"{RESULTS}/clip/small_clip.pt",
         f"{RESULTS}/weights.json",
-        config=part("classifier"),
+        config=GRAPH.config("classifier"),
     output:
         multiext(f"{RESULTS}/metrics_validation/{{scenario}}", ".csv", ".md", ".tex", ".json"),
     benchmark:
         f"{RESULTS}/metrics_validation/{{scenario}}.benchmark.tsv"
     wildcard_constraints:
-        scenario=scenarios_of(PROMPTED),
-    threads: lambda w: threads_of(w.scenario)
+        scenario=GRAPH.scenarios(with_prompts),
+    conda:
+        CONDA
+    threads: GRAPH.threads
     resources:
         **light(),
     params:
-        digest=digest("classifier"),
+        digest=GRAPH.digest("classifier"),
         table=lambda w: f"{RESULTS}/metrics_validation/{w.scenario}",
     shell:
         "python -m pdmd validate --config {input.config:q} --digest {params.digest}"

@@ -1,34 +1,65 @@
-# Every seed's samples of record.
+# Every seed's samples of record, and the pictures or clips that they decode to.
 
 
-def per_seed(scenario, names):
-    """Some files of every seed of a method, the method left open."""
-    folders = [f"{RESULTS}/{scenario}/{{method}}/seed{seed}" for seed in experiment.seeds(scenario)]
-    return [f"{folder}/{name}" for folder in folders for name in names]
+for lane in GRAPH.lanes:
 
+    if lane.has("teacher", "distill"):
 
-for _scenario in experiment.scenarios:
+        rule:
+            """Draw every seed's samples of record."""
+            name:
+                lane.name("sample")
+            input:
+                lane.reads(lambda run, seed: outputs.condition_reads(run)),
+                lane.reads(outputs.sampler_reads),
+                config=GRAPH.config("sample"),
+            output:
+                lane.files(outputs.SAMPLES),
+            wildcard_constraints:
+                scenario=lane.only,
+                method=lane.methods("teacher", "distill"),
+                group=lane.group,
+            priority: lane.urgency
+            group:
+                "score"
+            conda:
+                CONDA
+            threads: GRAPH.threads
+            resources:
+                **lane.requests("sample"),
+            params:
+                seeds=lane.named,
+                digest=GRAPH.digest("sample"),
+            shell:
+                "python -m pdmd {resources.launch}sample --config {input.config:q} --digest {params.digest}"
+                " --seeds {params.seeds}"
 
-    rule:
-        name:
-            f"sample_{_scenario}"
-        input:
-            reads(lambda run, seed: outputs.data_reads(run), _scenario),
-            reads(outputs.sampler_reads, _scenario),
-            config=part("sample", _scenario),
-        output:
-            per_seed(_scenario, outputs.SAMPLES),
-        wildcard_constraints:
-            method=alternatives(experiment.select(_scenario, ["teacher", "distill"])),
-        priority: URGENCY[_scenario]
-        group:
-            "score"
-        threads: threads_of(_scenario)
-        resources:
-            **light(),
-        params:
-            seeds=experiment.seeds(_scenario),
-            digest=digest("sample", _scenario),
-        shell:
-            "python -m pdmd sample --config {input.config:q} --digest {params.digest}"
-            " --seeds {params.seeds}"
+    if lane.prompted != NOTHING:
+
+        rule:
+            """Decode samples of record to pictures or clips."""
+            name:
+                lane.name("decode")
+            input:
+                lane.reads(outputs.decode_reads),
+                config=GRAPH.config("decode"),
+            output:
+                lane.files(outputs.DECODED),
+            wildcard_constraints:
+                scenario=lane.prompted,
+                method=lane.methods("teacher", "distill"),
+                group=lane.group,
+            priority: lane.urgency
+            group:
+                "score"
+            conda:
+                CONDA
+            threads: GRAPH.threads
+            resources:
+                **lane.requests("decode"),
+            params:
+                seeds=lane.named,
+                digest=GRAPH.digest("decode"),
+            shell:
+                "python -m pdmd {resources.launch}decode --config {input.config:q} --digest {params.digest}"
+                " --seeds {params.seeds}"

@@ -2,18 +2,21 @@
 
 
 rule fit_base:
+    """Fit the network that students and fake scores start from, or take one that was kept."""
     input:
-        lambda w: list(map(str, outputs.fit_reads(part_of("base", w.scenario, w).content))),
-        config=part("base"),
+        GRAPH.fitted("base", outputs.fit_reads),
+        config=GRAPH.config("base"),
     output:
         [f"{RESULTS}/{{scenario}}/base/{name}" for name in outputs.BASE],
     benchmark:
         f"{RESULTS}/{{scenario}}/base/benchmark.tsv"
     priority: FIRST
-    threads: lambda w: threads_of(w.scenario)
+    conda:
+        CONDA
+    threads: GRAPH.threads
     resources:
         **REQUESTS.base(),
     params:
-        digest=digest("base"),
+        digest=GRAPH.digest("base"),
     shell:
         "python -m pdmd {resources.launch}fit --config {input.config:q} --digest {params.digest}"

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pdmd.config import Experiment, merge
+from pdmd.config.experiment import Experiment, merge
+from pdmd.config.sections import Save
+from pdmd.config.yaml_files import read_mapping, read_yaml
 from pdmd.errors import UserError
-from pdmd.yaml_files import read_mapping, read_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 SCENARIOS = sorted(path.stem for path in (ROOT / "config" / "scenarios").glob("*.yaml"))
@@ -49,5 +50,10 @@ def one_line(error):
 
 def read_once(patch):
     """Read the repository's files once for many experiments, which leave them as they are."""
-    patch.setattr("pdmd.config.read_yaml", cache(read_yaml))
-    patch.setattr("pdmd.config.read_mapping", cache(read_mapping))
+    patch.setattr("pdmd.config.experiment.read_yaml", cache(read_yaml))
+    patch.setattr("pdmd.config.experiment.read_mapping", cache(read_mapping))
+
+
+def saving(log_every, checkpoint_every, snapshots):
+    """A `save` section."""
+    return Save(log_every=log_every, checkpoint_every=checkpoint_every, snapshots=snapshots)

@@ -11,14 +11,45 @@ from typing import Any
 
 import pytest
 import torch
+from xdist.scheduler import LoadScopeScheduling
 
-from pdmd import fitting, stages
-from pdmd.config import Experiment, merge, read_yaml
+from pdmd.config.experiment import Experiment, merge, read_yaml
 from pdmd.flow import FLOWS, Flow
+from pdmd.stages import fit as fitting
+from pdmd.stages.bank import make_bank
+from pdmd.stages.distill import distill_phase
 
 torch.set_num_threads(1)
 # A shell's background job ignores Ctrl-C, and would have all that the tests start ignore it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Groups of tests that take longest start first, where tests run side by side.
+FIRST = ("slurm", "workflow/test_minute.py", "golden/test_golden.py", "training/test_loop.py")
+
+
+class GroupScheduling(LoadScopeScheduling):
+    """Tests of a file run in one process, and so do all that share a SLURM."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+def group_of(nodeid: str) -> str:
+    """What a test shares its process with: its file below tests/, or "slurm"."""
+    path = nodeid.split("::")[0].removeprefix("tests/")
+    return "slurm" if path.startswith("slurm/") else path
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupScheduling:
+    """How tests are shared out among processes."""
+    return GroupScheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the longest groups first."""
+    order = {name: number for number, name in enumerate(FIRST)}
+    items.sort(key=lambda item: order.get(group_of(item.nodeid), len(FIRST)))
 
 
 @pytest.fixture(params=sorted(FLOWS))
@@ -83,8 +114,8 @@ def chain(tmp_path_factory: pytest.TempPathFactory, tiny: Resolve) -> Path:
     results = tmp_path_factory.mktemp("chain") / "results"
     parts = tiny(results)
     fitting.fit_base(parts["config/base.json"])
-    stages.distill_phase(parts["phased2/config/distill.json"], 1, [1, 2])
-    stages.make_bank(parts["phased2/config/bank.json"], 2, [1, 2])
+    distill_phase(parts["phased2/config/distill.json"], 1, [1, 2])
+    make_bank(parts["phased2/config/bank.json"], 2, [1, 2])
     return results
 
 
@@ -98,7 +129,7 @@ def copied(chain: Path, tmp_path: Path) -> Path:
 def checkout(tmp_path: Path) -> Path:
     """A copy of what the workflow is made of, with no results."""
     folder = tmp_path / "checkout"
-    for name in ("rules", "pdmd", "config", "workflow"):
+    for name in ("rules", "pdmd", "config", "envs", "workflow"):
         leave = shutil.ignore_patterns("__pycache__")
         shutil.copytree(REPOSITORY / name, folder / name, ignore=leave)
     shutil.copy(REPOSITORY / "Snakefile", folder)

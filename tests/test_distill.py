@@ -3,21 +3,26 @@ import shutil
 import pytest
 import torch
 
-from pdmd import distill, objectives, stages
-from pdmd.bank import read_bank
-from pdmd.data import MixtureData
-from pdmd.distill import BankStarts, NoiseStarts, PhaseTrainer, Recipe, Roles
-from pdmd.draws import Stream
-from pdmd.fit import FitRecipe, FitTrainer
+from pdmd import distill, objectives
+from pdmd.config.run import read_run
+from pdmd.config.sections import Fake, Fit, Model
+from pdmd.data.bank import read_bank
+from pdmd.data.sources import MixtureData
+from pdmd.distill import BankStarts, NoiseStarts, PhaseTrainer, Recipe
 from pdmd.flow import RECTIFIED
 from pdmd.metrics.modes import energy_distance
 from pdmd.models.base import Space
-from pdmd.models.factory import build, load_stacked, unstack_state
+from pdmd.models.build import build, load_stacked, unstack_state
 from pdmd.models.mixture import GaussianMixture
 from pdmd.phases import split_phases
+from pdmd.roles import Roles
 from pdmd.rollout import sample
+from pdmd.stages.distill import phase_recipe, starts_of
+from pdmd.stages.stage import Stage
+from pdmd.streams import Stream
+from pdmd.training.fit import FitTrainer
 
-MODEL = {"kind": "mlp", "width": 32, "depth": 2}
+MODEL = Model(kind="mlp", width=32, depth=2)
 TEACHER = GaussianMixture(torch.tensor([[0.8]]), torch.ones(1), 0.5)  # mean .8, std .5
 START = GaussianMixture(torch.tensor([[-0.4]]), torch.ones(1), 0.9)  # what the student knows first
 
@@ -25,7 +30,7 @@ START = GaussianMixture(torch.tensor([[-0.4]]), torch.ones(1), 0.9)  # what the 
 @pytest.fixture(scope="module")
 def base():
     """A network fitted to the wrong Gaussian."""
-    recipe = FitRecipe(updates=300, batch=256, lr=3e-3, ema=0.9, time="uniform", target="teacher")
+    recipe = Fit(updates=300, batch=256, lr=3e-3, ema=0.9, time="uniform", target="teacher")
     model = build(MODEL, Space((1,)), 1, 0)
     trainer = FitTrainer(RECTIFIED, recipe, model, MixtureData(START), [0], START)
     for step in range(recipe.updates):
@@ -50,6 +55,9 @@ def recipe(updates=150, **other):
         "target": "unbiased",
         "gradient": "literal",
         "normaliser": "sample",
+        "region": "row",
+        "fake": Fake(mode="full"),
+        "checkpointing": False,
     }
     return Recipe(**{**values, **other})
 
@@ -113,17 +121,17 @@ def test_no_generator_update_means_no_movement(base):
 # ---- where a later phase starts
 
 
-def starts_of(tiny, results, method):
+def phase_starts(tiny, results, method):
     config = tiny(results)[f"{method}/config/distill.json"]
-    stage = stages.Stage(config)
-    return stages._starts(stage, stage.phases[1], [1, 2]), stage
+    stage = Stage(config)
+    return starts_of(stage, stage.phases[1], [1, 2]), stage
 
 
 @pytest.fixture
 def online(tiny, copied):
     """The second phase's online starts, made from the same first phase as the bank."""
     shutil.copytree(copied / "mixture2d/phased2", copied / "mixture2d/phased2-online")
-    return starts_of(tiny, copied, "phased2-online")[0]
+    return phase_starts(tiny, copied, "phased2-online")[0]
 
 
 def test_a_banks_rows_are_the_online_outputs_for_the_same_noise(online, copied):
@@ -139,7 +147,7 @@ def test_a_banks_rows_are_the_online_outputs_for_the_same_noise(online, copied):
 
 
 def test_starts_from_a_bank_and_online_have_one_law(tiny, online, copied):
-    banked, _ = starts_of(tiny, copied, "phased2")
+    banked, _ = phase_starts(tiny, copied, "phased2")
     assert isinstance(banked, BankStarts)
     x, _ = banked(Stream([1, 2], 0, "test"), 1000)
     y, _ = online(Stream([1, 2], 5, "test"), 1000)
@@ -202,7 +210,7 @@ def test_updates_are_shared_among_phases_by_steps(tiny, tmp_path):
     for boundaries in ([2, 4], [1, 4], [1, 2, 3, 4], [4]):
         config["student"]["boundaries"] = boundaries
         phases = split_phases(4, boundaries, 1.0, "nested", 0.02)
-        shares = [stages.phase_recipe(config, phase).updates for phase in phases]
+        shares = [phase_recipe(read_run(config), phase).updates for phase in phases]
         assert sum(shares) == 90
         steps = [phase.last - phase.first for phase in phases]
         assert all(abs(a - 90 * n / 4) < 1 for a, n in zip(shares, steps, strict=True))

@@ -13,12 +13,12 @@ import time
 from pathlib import Path
 
 import pytest
-from test_training import arguments, assert_same_outputs, newest, state_folder
+from test_loop import arguments, assert_same_outputs, newest, state_folder
 
 from pdmd import cli
 from pdmd.ending import INTERRUPTED, MISTAKE, UNREAD, conclude
 from pdmd.errors import PeerLost, UserError
-from pdmd.stop import STATUS, Stopped
+from pdmd.training.stop import STATUS, Stopped
 
 SHORT = {"distill": {"updates": 120}, "save": {"checkpoint_every": 20}}
 LONG = {"distill": {"updates": 1200}, "save": {"checkpoint_every": 50}}
@@ -252,7 +252,7 @@ def test_a_full_disk_is_one_line_and_the_rerun_ends_alike(chain, whole, tiny, tm
     command = arguments(results, tiny, SHORT)
     shutil.move(results, source)
     results.mkdir()
-    path = f"{Path(__file__).parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    path = os.pathsep.join(sys.path)  # with this module and those it imports
     command[2] = str(shutil.copy(source / "mixture2d/phased2/config/distill.json", tmp_path))
     done = subprocess.run(
         [*alone, sys.executable, "-c", FULL, source, results, tmp_path, *command],

@@ -120,3 +120,47 @@ def test_bad_boundaries_are_refused_by_name(boundaries):
 def test_an_unknown_interval_is_refused_by_name():
     with pytest.raises(ValueError, match="interval: 'reverse': expected 'nested' or 'disjoint'"):
         split_phases(4, (2, 4), 5.0, "reverse", 0.0)
+
+
+# ---- one of two experts an update
+
+
+def wan22(shift=5.0, boundaries=(2, 4)):
+    """The last phase of Wan2.2's grid, whose experts meet at .875."""
+    return split_phases(4, boundaries, shift, "nested", 0.02, switch=0.875)[-1]
+
+
+def test_wan22_text_to_video_calls_the_high_noise_expert_at_five_in_twelve_draws():
+    assert wan22().high_share == pytest.approx(5 / 12)  # raw time .583 of [0, 1)
+    assert wan22(boundaries=(4,)).high_share == pytest.approx(5 / 12)
+    assert wan22(shift=1.0).high_share == pytest.approx(0.125)
+
+
+def test_an_update_is_for_one_expert_and_the_law_of_times_stays():
+    phase = wan22()
+    generator = torch.Generator().manual_seed(0)
+    sides = torch.rand(4000, generator=generator)
+    uniform = torch.rand(4000, 16, generator=generator)
+    t = phase.region_times(uniform, sides[:, None].expand_as(uniform))
+    high = t >= 0.875
+    assert bool((high.all(1) | ~high.any(1)).all())
+    assert float(high.all(1).double().mean()) == pytest.approx(phase.high_share, abs=0.03)
+    rows = phase.renoise_times(torch.rand(64000, generator=generator))
+    at = torch.linspace(0.05, 0.95, 10)
+    assert torch.allclose(t.flatten().quantile(at), rows.quantile(at), atol=0.02)
+    by_row = phase.renoise_times(uniform) >= 0.875  # control: most updates need both experts
+    assert float((by_row.any(1) & ~by_row.all(1)).double().mean()) > 0.9
+
+
+def test_edges_of_a_region_stay_inside_of_it():
+    phase, edges = wan22(), torch.tensor([0.0, 1 - 2**-24])
+    assert bool((phase.region_times(edges, torch.ones(2) - 2**-24) >= 0.875).all())
+    assert bool((phase.region_times(edges, torch.zeros(2)) < 0.875).all())
+
+
+def test_a_phase_of_one_expert_has_one_region():
+    first = split_phases(4, (2, 4), 5.0, "nested", 0.02, switch=0.875)[0]
+    plain = split_phases(4, (2, 4), 5.0, "nested", 0.02)[1]
+    uniform, side = torch.rand(64), torch.zeros(64)
+    for phase in (first, plain):
+        assert torch.equal(phase.region_times(uniform, side), phase.renoise_times(uniform))

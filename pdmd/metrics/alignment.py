@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pdmd.digests import check_recorded
 from pdmd.errors import UserError
+from pdmd.files.digests import check_recorded
+from pdmd.files.storage import reading, shown
 from pdmd.metrics import checks
 from pdmd.networks.small_clip import prepare
-from pdmd.storage import reading, shown
 
 CHUNK = 256
 
@@ -81,8 +81,8 @@ def clip_score(name: str, pictures: Tensor, texts: Sequence[str]) -> float:
     distinct = list(dict.fromkeys(texts))
     text = model.encode_text(tokenize(distinct, context_length=context, truncate=True))
     where = {words: row for row, words in enumerate(distinct)}
-    mine = text[[where[words] for words in texts]]
-    return score_of_features(image, mine)
+    of_rows = text[[where[words] for words in texts]]
+    return score_of_features(image, of_rows)
 
 
 def score_of_features(image: Tensor, text: Tensor) -> float:

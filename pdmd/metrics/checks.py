@@ -30,8 +30,8 @@ def samples(metric: str, x: Tensor, least: int = 1, what: str = "samples") -> Te
         UserError: names the metric and the set, and the first row that is not finite.
     """
     if x.ndim == 0 or len(x) < least:
-        found = "one number" if x.ndim == 0 else f"{len(x)} rows"
-        raise UserError(f"{metric}: {what}: {found}: expected at least {least}")
+        shape = "one number" if x.ndim == 0 else f"{len(x)} rows"
+        raise UserError(f"{metric}: {what}: {shape}: expected at least {least}")
     ready = x.detach()
     if ready.dtype not in (torch.float32, torch.float64):
         ready = ready.float()
@@ -80,22 +80,22 @@ def same_width(metric: str, x: Tensor, y: Tensor, what: str = "samples") -> None
         raise UserError(f"{metric}: {what}: width {x.shape[-1]}: expected {y.shape[-1]}")
 
 
-def labels(metric: str, found: Tensor, rows: int, count: int | None = None) -> Tensor:
+def labels(metric: str, values: Tensor, rows: int, count: int | None = None) -> Tensor:
     """Integer labels (N, ...), one a sample and, where `count` is given, from 0 to count - 1.
 
     Raises:
         UserError: names the metric and the row.
     """
-    if found.is_floating_point() or found.ndim == 0 or len(found) != rows:
+    if values.is_floating_point() or values.ndim == 0 or len(values) != rows:
         raise UserError(
-            f"{metric}: labels: {found.dtype} {list(found.shape)}: expected {rows} integers"
+            f"{metric}: labels: {values.dtype} {list(values.shape)}: expected {rows} integers"
         )
-    if count is not None and rows and not 0 <= int(found.min()) <= int(found.max()) < count:
-        row = int(((found < 0) | (found >= count)).nonzero()[0, 0])
+    if count is not None and rows and not 0 <= int(values.min()) <= int(values.max()) < count:
+        row = int(((values < 0) | (values >= count)).nonzero()[0, 0])
         raise UserError(
-            f"{metric}: labels, row {row}: {found[row].tolist()}: expected 0 to {count - 1}"
+            f"{metric}: labels, row {row}: {values[row].tolist()}: expected 0 to {count - 1}"
         )
-    return found
+    return values
 
 
 def number(metric: str, name: str, value: int, least: int, most: int | None = None) -> None:

@@ -62,8 +62,8 @@ def _total(x: Tensor, y: Tensor) -> float:
     A few pairs whose small distance is lost in rounding do not change it; many do.
     """
     squares, error = _squares(x, y)
-    some = squares[::STRIDE]
-    if int((some < RESOLVED * error).count_nonzero()) > NEAR * some.numel():
+    sampled = squares[::STRIDE]
+    if int((sampled < RESOLVED * error).count_nonzero()) > NEAR * sampled.numel():
         squares, _ = _squares(x.double(), y.double())
     if x is y:
         squares.fill_diagonal_(0)
@@ -107,8 +107,8 @@ def unit_rows(x: Tensor, floor: float = 0.0, spare: bool = False) -> Tensor:
 def mean_cosine(unit: Tensor) -> float:
     """Mean cosine over all pairs of N >= 2 unit rows (N, D)."""
     n = len(unit)
-    found = float((unit.sum(0).square().sum() - n) / (n * (n - 1)))
-    return max(-1.0, min(1.0, found))
+    cosine = float((unit.sum(0).square().sum() - n) / (n * (n - 1)))
+    return max(-1.0, min(1.0, cosine))
 
 
 def rounding(x: Tensor, centre: Tensor) -> float:

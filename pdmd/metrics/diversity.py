@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pdmd.data.conditions import prompt_of
 from pdmd.errors import UserError
 from pdmd.metrics import checks
 from pdmd.metrics.distances import mean_cosine, rounding, unit_rows
-from pdmd.models.base import prompt_of
 
 LEAST = 8  # samples of a prompt, below which its diversity says little
 COVERED_SHARE = 0.2  # of a mode's true share
@@ -41,7 +41,7 @@ def rows_by_prompt(condition: Tensor, metric: str = "diversity") -> list[Tensor]
     prompts = prompt_of(condition)
     if not len(prompts):
         raise UserError(f"{metric}: 0 samples: expected at least {LEAST} of a prompt")
-    found = []
+    groups = []
     for prompt in prompts.unique():
         rows = (prompts == prompt).nonzero().flatten()
         if len(rows) < LEAST:
@@ -49,8 +49,8 @@ def rows_by_prompt(condition: Tensor, metric: str = "diversity") -> list[Tensor]
                 f"{metric}: prompt {int(prompt)}: {len(rows)} samples: expected at least {LEAST}, "
                 "the fewest that diversity is measured on"
             )
-        found.append(rows)
-    return found
+        groups.append(rows)
+    return groups
 
 
 def _mean(values: list[float]) -> float:
@@ -166,11 +166,11 @@ def lpips_pairwise(
     """
     ready = checks.pictures("lpips", pictures, 4)
     checks.labels("lpips", condition, len(ready))
-    found = []
+    distances = []
     with torch.no_grad():
         for rows in rows_by_prompt(condition, "lpips"):
             value = pairwise(ready[rows]).reshape(1)
             with checks.telling(f"prompt of row {int(rows[0])}"):
                 checks.samples("lpips", value, what="distances")
-            found.append(float(value))
-    return _mean(found)
+            distances.append(float(value))
+    return _mean(distances)

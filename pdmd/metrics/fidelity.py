@@ -112,8 +112,8 @@ def frechet_distance(
         raise UserError(f"{metric}: width {len(second.mean)}: expected {len(first.mean)}")
     apart = (first.mean - second.mean).square().sum()
     one, other = first.covariance, second.covariance
-    found = apart + one.trace() + other.trace() - 2 * _trace_of_root(one, other)
-    return max(0.0, float(found))  # of equal sets rounding alone is left, of either sign
+    distance = apart + one.trace() + other.trace() - 2 * _trace_of_root(one, other)
+    return max(0.0, float(distance))  # of equal sets rounding alone is left, of either sign
 
 
 def _trace_of_root(one: Tensor, other: Tensor) -> Tensor:
@@ -153,13 +153,13 @@ def kernel_distance(
         smaller = min(len(a), len(b))
         raise UserError(f"{metric}: size: {size}: expected 2 to {smaller}, the smaller set")
     generator = torch.Generator().manual_seed(seed)
-    found = []
+    distances = []
     for _ in range(subsets):
         one, other = (
             x[torch.randperm(len(x), generator=generator)[:size]].double() for x in (a, b)
         )
-        found.append(_cubic_mmd(one, other))
-    return sum(found) / len(found)
+        distances.append(_cubic_mmd(one, other))
+    return sum(distances) / len(distances)
 
 
 def _cubic_mmd(x: Tensor, y: Tensor) -> float:

@@ -39,14 +39,14 @@ def mixture_metrics(x: Tensor, mixture: GaussianMixture, reference: Tensor) -> S
     nearest, mode = distances(x.double(), mixture.means).min(1)
     inside = nearest < INLIER_RADIUS * mixture.std
     counts = torch.bincount(mode[inside], minlength=len(mixture.means)).double()
-    some = float(counts.sum()) > 0
+    any_inside = float(counts.sum()) > 0
     shares = counts / counts.sum().clamp_min(1)
     weights = mixture.weights.double()
     return {
         "inliers": float(inside.double().mean()),
         "modes_covered": float((shares > COVERED_SHARE * weights).sum()),
-        "effective_modes": float(torch.special.entr(shares).sum().exp()) if some else 0.0,
-        "tv": float((shares - weights).abs().sum() / 2) if some else 1.0,
+        "effective_modes": float(torch.special.entr(shares).sum().exp()) if any_inside else 0.0,
+        "tv": float((shares - weights).abs().sum() / 2) if any_inside else 1.0,
         "spread": _spread(x[inside].double(), mode[inside], mixture),
         "energy": energy_distance(x[:ENERGY_SAMPLES], reference[:ENERGY_SAMPLES]),
     }

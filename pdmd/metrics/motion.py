@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from pdmd.errors import UserError
+from pdmd.files.storage import reading
 from pdmd.metrics import checks
-from pdmd.storage import reading
 
 Flow = Callable[[Tensor], Tensor]  # (N, 3, T, H, W) in [-1, 1] -> (N, T - 1, 2, H, W) px a frame
 
@@ -45,14 +45,14 @@ def opencv_flow(clips: Tensor) -> Tensor:
     import cv2
 
     clips = checks.pictures("flow", clips, 5, SMALLEST)
-    found = np.empty((len(clips), clips.shape[2] - 1, *clips.shape[-2:], 2), dtype=np.float32)
+    flows = np.empty((len(clips), clips.shape[2] - 1, *clips.shape[-2:], 2), dtype=np.float32)
     for i, frames in enumerate(_gray_bytes(clips)):
         for k in range(len(frames) - 1):
             flow = cv2.calcOpticalFlowFarneback(
-                frames[k], frames[k + 1], found[i, k], 0.5, 3, 11, 5, 7, 1.5, 0
+                frames[k], frames[k + 1], flows[i, k], 0.5, 3, 11, 5, 7, 1.5, 0
             )
-            found[i, k] = flow
-    return torch.from_numpy(found).movedim(-1, 2)
+            flows[i, k] = flow
+    return torch.from_numpy(flows).movedim(-1, 2)
 
 
 def _gray(clips: Tensor) -> Tensor:
@@ -82,11 +82,11 @@ def raft_flow(weights: str | Path | None, size: str = "small", device: str = "cp
     @torch.no_grad()
     def flow(clips: Tensor) -> Tensor:
         pairs = checks.pictures("flow", clips, 5, SMALLEST).float().movedim(2, 1)
-        found = [
+        flows = [
             _raft_pair(model, pairs[:, k].to(device), pairs[:, k + 1].to(device)).cpu()
             for k in range(clips.shape[2] - 1)
         ]
-        return torch.stack(found, 1)
+        return torch.stack(flows, 1)
 
     return flow
 
@@ -197,8 +197,8 @@ def _object_motion(clips: Tensor) -> Tensor:
     shape = start.shape
     first, second = (x.flatten(0, 1) for x in (frames[:, :-1], frames[:, 1:]))
     start = start.flatten(0, 1)
-    found = _align(first, second, start, zooms=False)
-    return torch.clamp(found, start - REACH, start + REACH).view(shape).mean(1)
+    aligned = _align(first, second, start, zooms=False)
+    return torch.clamp(aligned, start - REACH, start + REACH).view(shape).mean(1)
 
 
 def _without_ground(clips: Tensor) -> Tensor:
@@ -302,9 +302,9 @@ def _camera_motion(clips: Tensor) -> Tensor:
     start = fit_similarity(opencv_flow(clips), _texture(clips))
     start = start[:, None].expand(n, pairs, 3).flatten(0, 1)
     first, second = frames[:, :-1].flatten(0, 1), frames[:, 1:].flatten(0, 1)
-    found = _align(first, second, start, zooms=True).view(n, pairs, 3).mean(1)
-    zoom = found[:, 2:].clamp_min(-0.9).log1p()
-    return torch.cat([-found[:, :2], zoom], 1)
+    motions = _align(first, second, start, zooms=True).view(n, pairs, 3).mean(1)
+    zoom = motions[:, 2:].clamp_min(-0.9).log1p()
+    return torch.cat([-motions[:, :2], zoom], 1)
 
 
 def _texture(clips: Tensor) -> Tensor:
@@ -343,8 +343,8 @@ def fit_similarity(flow: Tensor, weight: Tensor) -> Tensor:
     weights = weight[:, :, None].expand_as(flow).flatten(2)
     normal = torch.einsum("npk,ka,kb->nab", weights, basis, basis) + 1e-6 * torch.eye(3)
     right = torch.einsum("npk,ka,npk->na", weights, basis, flow.flatten(2))
-    found: Tensor = torch.linalg.solve(normal, right)
-    return found
+    solution: Tensor = torch.linalg.solve(normal, right)
+    return solution
 
 
 # ---- known motions

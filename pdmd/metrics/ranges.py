@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pdmd.config.sections import Data
 
 SHARE = (0.0, 1.0)
 SIZE = (0.0, math.inf)  # distances, counts without a known end, costs
@@ -31,15 +34,8 @@ RANGES: dict[str, Range] = {
     "clip": (0.0, 100.0),
 }
 
-# Known modes of a prompt, or of all: styles x objects, directions x speeds.
-KNOWN_MODES = {
-    "digits": {"modes_covered": 50},
-    "emoji": {"modes_fine": 4, "modes_coarse": 16},
-    "moving": {"modes_free": 8},
-}
 
-
-def metric_range(name: str, data: Mapping[str, Any] | None = None) -> Range:
+def metric_range(name: str, data: Data | None = None) -> Range:
     """The least and the greatest value of a metric; unbounded for an unknown name.
 
     Args:
@@ -48,11 +44,11 @@ def metric_range(name: str, data: Mapping[str, Any] | None = None) -> Range:
     low, high = RANGES.get(name, ANY)
     if data is None:
         return low, high
-    if data["kind"] == "grid" and name in ("modes_covered", "effective_modes"):
-        return low, float(data["per_side"] ** 2)
-    return low, float(KNOWN_MODES.get(data["kind"], {}).get(name, high))
+    from pdmd.scenarios.kind import kind_of
+
+    return low, float(kind_of(data).known(data).get(name, high))
 
 
-def ranges(names: Iterable[str], data: Mapping[str, Any] | None = None) -> dict[str, Range]:
+def ranges(names: Iterable[str], data: Data | None = None) -> dict[str, Range]:
     """The ranges of several metrics."""
     return {name: metric_range(name, data) for name in names}

@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-if TYPE_CHECKING:
-    from pdmd.models.conditions import Conditions
 
-Condition = Tensor | None
+@dataclass(frozen=True)
+class Prompted:
+    """What a network that reads text is given for every row.
+
+    Attributes:
+        text: (N, L, D) token rows, zero after the last; lengths: (N,) of them that are valid;
+        images: (N, C, T, H, W) that image-to-video is conditioned on, or None.
+    """
+
+    text: Tensor
+    lengths: Tensor
+    images: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, rows: slice | Tensor) -> Prompted:
+        images = None if self.images is None else self.images[rows]
+        return Prompted(self.text[rows], self.lengths[rows], images)
+
+    def to(self, device: str | torch.device) -> Prompted:
+        """The same on a device."""
+        images = None if self.images is None else self.images.to(device)
+        return Prompted(self.text.to(device), self.lengths.to(device), images)
+
+
+Index = Tensor | None  # (N,) of classes or prompts, or (N, 2) of prompts and images
+Condition = Tensor | Prompted | None  # what a network is given: classes (N,), or text
 
 
 @dataclass(frozen=True)
@@ -20,19 +47,23 @@ class Space:
 
     Attributes:
         shape: of one sample of x; classes: number of classes, None if there are none;
-        conditions: the prompts' embeddings, for networks that read text.
+        prompts, images: how many of them indices may mean, None if there are none;
+        text_width: of a token row; image_channels: of an image.
     """
 
     shape: tuple[int, ...]
     classes: int | None = None
-    conditions: Conditions | None = None
+    prompts: int | None = None
+    text_width: int = 0
+    images: int | None = None
+    image_channels: int = 0
 
 
 class VelocityField(Protocol):
     """Anything with a velocity; teachers that are never trained need no more."""
 
     def __call__(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """(N, ...), (N,), (N,) or None -> (N, ...)."""
+        """(N, ...), (N,), N conditions or None -> (N, ...)."""
 
 
 class VelocityNetwork(nn.Module):
@@ -41,7 +72,7 @@ class VelocityNetwork(nn.Module):
     Attributes:
         runs: independent runs it holds; rows of a batch are interleaved, sample * runs + run.
         stacked: whether its parameters have a leading axis of runs.
-        null: the condition that stands for none, where it has one.
+        null: the class that stands for none, where it has one.
     """
 
     runs: int = 1
@@ -49,8 +80,27 @@ class VelocityNetwork(nn.Module):
     null: int | None = None
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition = None) -> Tensor:
-        """(N, ...), (N,), (N,) or (N, 2) or None -> (N, ...)."""
+        """(N, ...), (N,), N conditions or None -> (N, ...)."""
         raise NotImplementedError
+
+
+class TextNetwork(VelocityNetwork):
+    """A diffusers transformer that reads text.
+
+    Args:
+        net: the transformer.
+    """
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+
+def given(condition: Condition) -> Prompted:
+    """The text that a network was given. Raises ValueError for none."""
+    if not isinstance(condition, Prompted):
+        raise ValueError(f"condition: {type(condition).__name__}: expected text")
+    return condition
 
 
 def take(condition: Condition, rows: slice | Tensor) -> Condition:
@@ -58,21 +108,31 @@ def take(condition: Condition, rows: slice | Tensor) -> Condition:
     return None if condition is None else condition[rows]
 
 
-def prompt_of(condition: Tensor) -> Tensor:
-    """The prompts (N,) of conditions (N,), or (N, 2) with an image."""
-    return condition if condition.ndim == 1 else condition[:, 0]
+def join(parts: Sequence[Tensor | Prompted]) -> Tensor | Prompted:
+    """Conditions one after another, text as long as the longest."""
+    prompts = [part for part in parts if isinstance(part, Prompted)]
+    if not prompts:
+        return torch.cat([part for part in parts if isinstance(part, Tensor)])
+    longest = max(part.text.shape[1] for part in prompts)
+    text = [pad(part.text, (0, 0, 0, longest - part.text.shape[1])) for part in prompts]
+    images = [part.images for part in prompts if part.images is not None]
+    lengths = torch.cat([part.lengths for part in prompts])
+    return Prompted(torch.cat(text), lengths, torch.cat(images) if images else None)
 
 
-def without_prompt(condition: Tensor, null: int, where: Tensor | None = None) -> Tensor:
-    """The condition with its prompt, (N,) or the first of (N, 2), replaced by the null one.
+def without_prompt(condition: Tensor | Prompted, null: int | Prompted) -> Tensor | Prompted:
+    """The condition with every class or text replaced by the null one; images stay.
 
     Args:
-        where: (N,) rows to replace, all by default.
+        null: the null class, or the null text in one row.
     """
-    prompt = prompt_of(condition)
-    gone = torch.full_like(prompt, null)
-    prompt = gone if where is None else torch.where(where, gone, prompt)
-    return prompt if condition.ndim == 1 else torch.stack([prompt, condition[:, 1]], 1)
+    if isinstance(condition, Tensor):
+        assert isinstance(null, int)
+        return torch.full_like(condition, null)
+    assert isinstance(null, Prompted)
+    n = len(condition)
+    text = null.text.expand(n, -1, -1)
+    return Prompted(text, null.lengths.expand(n), condition.images)
 
 
 class Guided:
@@ -82,7 +142,7 @@ class Guided:
         calls: network calls that one velocity costs.
     """
 
-    def __init__(self, field: VelocityField, scale: float, null: int | None):
+    def __init__(self, field: VelocityField, scale: float, null: int | Prompted | None):
         if scale != 1 and null is None:
             raise ValueError(f"guidance: {scale}: expected 1 for a model without a null condition")
         self.field, self.scale, self.null = field, scale, null
@@ -91,7 +151,7 @@ class Guided:
     def __call__(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         if self.scale == 1 or condition is None or self.null is None:
             return self.field(x_t, t, condition)
-        null = without_prompt(condition, self.null)
-        both = self.field(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([condition, null]))
+        both = join([condition, without_prompt(condition, self.null)])
+        both = self.field(torch.cat([x_t, x_t]), torch.cat([t, t]), both)
         given, free = both.chunk(2)
         return free + self.scale * (given - free)

@@ -16,10 +16,10 @@ class Experts(VelocityNetwork):
 
     def __init__(self, high: VelocityNetwork, low: VelocityNetwork, boundary: float):
         super().__init__()
-        self.high, self.low, self.boundary, self.null = high, low, boundary, high.null
+        self.high, self.low, self.boundary = high, low, boundary
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition = None) -> Tensor:
-        """(N, ...), (N,), (N,) or (N, 2) -> (N, ...)."""
+        """(N, ...), (N,), N conditions or None -> (N, ...)."""
         high = t >= self.boundary
         if bool(high.all()):
             return self.high(x_t, t, condition)

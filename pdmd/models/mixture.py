@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from pdmd.draws import Stream
 from pdmd.flow import RECTIFIED, Flow, per_sample
 from pdmd.models.base import Condition
+from pdmd.streams import Stream
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def grid_mixture(per_side: int, std: float, seed: int, least: float) -> Gaussian
     return GaussianMixture(means, weights / weights.sum(), std)
 
 
-def atoms(positions: list[float]) -> GaussianMixture:
+def atoms(positions: Sequence[float]) -> GaussianMixture:
     """Equal atoms on a line: the 1D toy of Fig. 2."""
     means = torch.tensor(positions, dtype=torch.float32)[:, None]
     return GaussianMixture(means, torch.full((len(means),), 1 / len(means)), 0.0)

@@ -97,6 +97,7 @@ class ConditionalMLP(VelocityNetwork):
         if condition is None:
             label = self.label[:, -1:]
         else:
+            assert isinstance(condition, Tensor)
             rows = torch.arange(self.runs, device=x.device)[:, None]
             label = self.label[rows, condition.view(-1, self.runs).T]
         context = functional.silu(self.time(time) + label)

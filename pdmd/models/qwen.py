@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pdmd.models.base import Condition
-from pdmd.models.conditions import Conditions, TextNetwork
+from pdmd.config.sections import Model
+from pdmd.models.base import Condition, Space, TextNetwork, given
 
 
 def pack(x: Tensor) -> Tensor:
@@ -38,12 +37,13 @@ def rescale_guidance(guided: Tensor, given: Tensor) -> Tensor:
 
 
 class QwenVelocity(TextNetwork):
-    """A QwenImageTransformer2DModel with the prompts it reads."""
+    """A QwenImageTransformer2DModel; it reads no padding of text, so text is cut to the batch's."""
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition = None) -> Tensor:
-        """Velocity at x_t (N, C, 1, H, W), t (N,), prompt index (N,) -> like x_t."""
-        conditions, condition = self.told(x_t, condition)
-        text, lengths, _ = conditions.take(condition)
+        """Velocity at x_t (N, C, 1, H, W), t (N,), text of N prompts -> like x_t."""
+        prompts = given(condition)
+        lengths = prompts.lengths
+        text = prompts.text[:, : int(lengths.max())].to(x_t.dtype)
         height, width = x_t.shape[-2:]
         mask = torch.arange(text.shape[1], device=x_t.device) < lengths[:, None]
         v = self.net(
@@ -64,28 +64,26 @@ def rope_axes(width: int) -> tuple[int, int, int]:
     return width - 2 * side, side, side
 
 
-def build_qwen(
-    spec: Mapping[str, Any], channels: int, conditions: Conditions, seed: int
-) -> QwenVelocity:
+def build_qwen(spec: Model, space: Space, seed: int) -> QwenVelocity:
     """A new network; its weights are a function of `seed`.
 
     Args:
-        spec: width, heads and depth; channels: of the latents.
+        spec: width, heads and depth; space: of latents (C, 1, H, W) and text.
     """
     from diffusers import QwenImageTransformer2DModel
 
-    head = spec["width"] // spec["heads"]
+    head = spec.width // spec.heads
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net: Any = QwenImageTransformer2DModel(
             patch_size=2,
-            in_channels=4 * channels,
-            out_channels=channels,
-            num_layers=spec["depth"],
+            in_channels=4 * space.shape[0],
+            out_channels=space.shape[0],
+            num_layers=spec.depth,
             attention_head_dim=head,
-            num_attention_heads=spec["heads"],
-            joint_attention_dim=conditions.text.shape[-1],
+            num_attention_heads=spec.heads,
+            joint_attention_dim=space.text_width,
             guidance_embeds=False,
             axes_dims_rope=rope_axes(head),
         )
-    return QwenVelocity(net, conditions)
+    return QwenVelocity(net)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pdmd.contents import check_pretrained
 from pdmd.errors import UserError
-from pdmd.storage import shown
+from pdmd.files.contents import check_pretrained
+from pdmd.files.storage import shown
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as DINOv3's processor has
 KINDS = ("dinov3_vit", "dinov2")
@@ -29,6 +29,11 @@ class Dino:
     def __init__(self, network: Any, size: int):
         self.network, self.size = network, size
 
+    def to(self, device: torch.device | str) -> Dino:
+        """The network, moved to a device."""
+        self.network = self.network.to(device)
+        return self
+
     @torch.no_grad()
     def __call__(self, pictures: Tensor) -> Tensor:
         """Pictures (N, 3, H, W) in [-1, 1] -> features (N, D)."""
@@ -42,7 +47,7 @@ class Dino:
         resized = functional.interpolate(
             unit, side, mode="bilinear", antialias=True, align_corners=False
         )
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+        mean, std = (unit.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
         return (resized - mean) / std
 
 

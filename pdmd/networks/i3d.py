@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from pdmd.assets import asset
+from pdmd.files.assets import asset
+from pdmd.files.storage import load_tensors
 from pdmd.networks.same import SameConv3d, SameMaxPool3d
-from pdmd.storage import load_tensors
 
 # Carreira & Zisserman 2017, fig. 3; each of the Inception modules: widths of the 1x1 branch, of
 # the two 3x3 branches (reduction, output) and of the pooled branch.

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pdmd.assets import asset
+from pdmd.files.assets import asset
+from pdmd.files.storage import load_tensors
 from pdmd.networks.same import SameConv2d
-from pdmd.storage import load_tensors
 
 # Tan & Le 2019, table 1: repeats, kernel, stride, expansion, width.
 STAGES = (
@@ -103,9 +103,9 @@ def load_lite0(size: int = 128) -> Lite0:
     Channels come last in memory, which saves a quarter of the time on one core.
     """
     network = Lite0(size)
-    found = load_tensors(asset("lite0", "lite0.safetensors"))
+    weights = load_tensors(asset("lite0", "lite0.safetensors"))
     # The checkpoint's names have leading underscores: _blocks.0._bn1.weight.
     network.load_state_dict(
-        {name.removeprefix("_").replace("._", "."): value for name, value in found.items()}
+        {name.removeprefix("_").replace("._", "."): value for name, value in weights.items()}
     )
     return network.to(memory_format=torch.channels_last).eval().requires_grad_(False)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pdmd.assets import asset
 from pdmd.errors import UserError
-from pdmd.storage import load_tensors, save_pickled
+from pdmd.files.assets import asset
+from pdmd.files.storage import load_tensors, save_pickled
 
 SMALLEST = 64  # AlexNet's last layers need this many pixels
 LAYERS = (0, 3, 6, 8, 10)  # AlexNet's convolutions in torchvision's `features`
@@ -80,9 +80,9 @@ def load_lpips() -> Lpips:
     Raises UserError if they were not fetched, or if torchmetrics' heads are not those of the
     archive.
     """
-    found = load_tensors(asset("alexnet", "alexnet.safetensors"))
-    lpips = Lpips(_from_torchmetrics(found))
-    check_heads(lpips, found)
+    weights = load_tensors(asset("alexnet", "alexnet.safetensors"))
+    lpips = Lpips(_from_torchmetrics(weights))
+    check_heads(lpips, weights)
     return lpips.eval().requires_grad_(False)
 
 

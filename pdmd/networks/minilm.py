@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pdmd.assets import ASSETS, asset
+from pdmd.files.assets import ASSETS, asset
 
 LONGEST = 256  # tokens; the model was trained on no more
 BATCH = 64

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pdmd.draws import Stream
-from pdmd.prompts import with_article
-from pdmd.sprites import STYLES, categories, nouns, place, sprite
-from pdmd.storage import save_pickled
+from pdmd.data.prompts import with_article
+from pdmd.files.storage import save_pickled
+from pdmd.scenarios.sprites import STYLES, categories, nouns, place, sprite
+from pdmd.streams import Stream
 
 PX, SPRITE, BATCH = 32, 96, 64
 CONTEXT = 16  # tokens of a text, start and end included

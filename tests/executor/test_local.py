@@ -45,7 +45,7 @@ def start(folder, gpus, seconds, *arguments, names="0,1", **variables):
 UUIDS = ("GPU-8f2a11c0-1", "GPU-77e3d2b4-2")
 
 
-@pytest.mark.parametrize("names", [("0", "1"), UUIDS])
+@pytest.mark.parametrize("names", [("0", "1"), pytest.param(UUIDS, marks=pytest.mark.long)])
 def test_parallel_jobs_never_share_a_gpu(tmp_path, names):
     driver = start(tmp_path, 1, 1, names=",".join(names))
     output, _ = driver.communicate(timeout=90)

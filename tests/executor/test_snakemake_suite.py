@@ -27,6 +27,7 @@ class TestLocal(Suite):
     cluster = "local"
 
 
+@pytest.mark.long
 class TestDebug(Suite):
     __test__ = True
     cluster = "debug"

@@ -13,8 +13,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from pdmd import moving
-from pdmd.draws import Stream
 from pdmd.errors import UserError
 from pdmd.metrics import alignment, motion
 from pdmd.metrics.diversity import lpips_pairwise, mode_shares, vendi_score, within_prompt
@@ -27,6 +25,8 @@ from pdmd.metrics.fidelity import (
 from pdmd.metrics.modes import energy_distance, mixture_metrics
 from pdmd.metrics.pictures import coverage_and_density, pairwise_cosine, style_modes
 from pdmd.models.mixture import grid_mixture
+from pdmd.scenarios.moving import clips as moving
+from pdmd.streams import Stream
 
 EACH, PROMPTS, WIDTH, K, AT = 16, 2, 10, 3, 5  # AT: the row that is spoilt
 PX = 16

@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
-from pdmd.draws import Stream
 from pdmd.metrics.modes import energy_distance, mixture_metrics
 from pdmd.models.mixture import grid_mixture
+from pdmd.streams import Stream
 
 MIXTURE = grid_mixture(5, 0.08, 0, 0.3)
 

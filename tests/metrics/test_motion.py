@@ -3,8 +3,6 @@ import math
 import pytest
 import torch
 
-from pdmd import moving
-from pdmd.draws import Stream
 from pdmd.errors import UserError
 from pdmd.metrics.motion import (
     camera_motion,
@@ -18,6 +16,8 @@ from pdmd.metrics.motion import (
     raft_flow,
     wasserstein,
 )
+from pdmd.scenarios.moving import clips as moving
+from pdmd.streams import Stream
 
 SIDES = [16, 24, 32]
 NOISE = [0.0, 0.1]

@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from pdmd.digits import Classifier, split_digits, writing_styles
 from pdmd.errors import UserError
 from pdmd.metrics.pictures import (
-    PictureMetrics,
     coverage_and_density,
     pairwise_cosine,
     style_modes,
 )
+from pdmd.scenarios.digits.metrics import PictureMetrics
+from pdmd.scenarios.digits.pictures import Classifier, split_digits, writing_styles
 
 
 def gaussian(n, seed, dim=8):

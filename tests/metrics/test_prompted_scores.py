@@ -5,17 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pdmd.config.sections import Data
+from pdmd.data.prompts import Prompt
 from pdmd.errors import UserError
-from pdmd.judge import Judge
-from pdmd.metrics.prompted import (
-    EmojiMetrics,
-    MovingMetrics,
-    Reference,
-    known_camera,
-    spread_rows,
-)
+from pdmd.metrics.prompted import Reference, spread_rows
 from pdmd.metrics.ranges import metric_range
-from pdmd.prompts import Prompt
+from pdmd.networks.judge import Judge
+from pdmd.scenarios.emoji.metrics import EmojiMetrics
+from pdmd.scenarios.moving.metrics import MovingMetrics, known_camera
 
 EACH, OBJECTS, STYLES, FRAMES, PX = 12, 2, 2, 8, 20
 PROMPTS = [
@@ -67,7 +64,7 @@ def clips(network):
     judge = Judge({"object": 1, "scene": 1}).eval()
     condition = torch.arange(3).repeat_interleave(EACH)
     metrics = MovingMetrics(
-        FREE, judge, real, labels, 3, networks, conditions=condition, fvd_clips=16
+        FREE, judge, real, labels, 3, networks, asked_of_teacher=condition, fvd_clips=16
     )
     return metrics, draw(1, n, 3, FRAMES, PX, PX), condition
 
@@ -121,7 +118,7 @@ def test_one_sample_that_is_not_finite_is_named(make, value):
 def test_a_network_that_gives_no_number_is_named_with_its_set(make):
     metrics, drawn, condition = make(Network())
     broken = {**metrics.networks, "features": lambda x: x.flatten(1)[:, :6] / 0}
-    with pytest.raises(UserError, match=r"^features: features, row 0: "):
+    with pytest.raises(UserError, match=r"^(features|ends): features, row 0: "):
         replace(metrics, networks=broken).full(Reference(drawn), condition)
     with torch.no_grad():
         metrics.judge.heads["object"].bias[0] = float("nan")
@@ -147,7 +144,7 @@ def test_prompts_must_be_one_a_sample_and_known(make):
 def test_every_score_of_random_samples_is_in_its_range(make, kind):
     metrics, drawn, condition = make(Network())
     for name, value in metrics.full(Reference(drawn), condition).items():
-        low, high = metric_range(name, {"kind": kind})
+        low, high = metric_range(name, Data(kind=kind))
         assert value is None or low <= value <= high, name
 
 

@@ -1,35 +1,40 @@
 import subprocess
 import sys
+from types import SimpleNamespace
 
-from pdmd import digits, emoji, moving, sprites, tables
-from pdmd.catalogue import TABLES
-from pdmd.metrics.ranges import KNOWN_MODES, RANGES, metric_range
-from pdmd.plans import CLIP_RULES, PICTURE_RULES
+from pdmd.metrics.expectations import CLIP_RULES, PICTURE_RULES
+from pdmd.metrics.ranges import RANGES, metric_range
+from pdmd.report import tables
+from pdmd.scenarios import sprites
+from pdmd.scenarios.digits import pictures as digits
+from pdmd.scenarios.emoji import pictures as emoji
+from pdmd.scenarios.kind import kinds
+from pdmd.scenarios.mixture2d.kind import Grid
+from pdmd.scenarios.moving import clips as moving
 
 
 def test_every_metric_of_a_table_and_of_a_validation_has_a_range():
-    shown = {*tables.MODES, *tables.STYLES, *tables.DIVERSITY, *tables.VELOCITY, *tables.COST}
-    shown |= {name for columns in tables.PICTURES.values() for name in columns}
-    shown |= {name for columns in tables.CLIPS.values() for name in columns}
-    shown |= {name for columns in tables.EQUAL.values() for name in columns}
+    shown = {*tables.COST}
+    for kind in kinds().values():
+        shown |= {name for columns, _ in kind.metrics().values() for name in columns}
+        shown |= {*kind.equal, *kind.recovered, *([kind.fidelity] if kind.fidelity else [])}
     shown |= {name for rule in (*PICTURE_RULES, *CLIP_RULES) for name in rule.metrics}
     assert shown <= RANGES.keys()
     assert all(low < high for low, high in RANGES.values())
-    assert set(KNOWN_MODES) <= set(TABLES)
 
 
 def test_known_modes_are_those_that_the_scenarios_have():
+    known = {name: kind.known(SimpleNamespace(per_side=5)) for name, kind in kinds().items()}
     styles = len(sprites.STYLES)
-    assert KNOWN_MODES["digits"]["modes_covered"] == digits.CLASSES * digits.STYLES
-    assert KNOWN_MODES["emoji"]["modes_fine"] == styles
+    assert known["digits"]["modes_covered"] == digits.CLASSES * digits.STYLES
+    assert known["emoji"]["modes_fine"] == styles
     objects = max(len(names) for names in emoji.CATEGORIES.values())
-    assert KNOWN_MODES["emoji"]["modes_coarse"] == objects * styles
-    motions = len(moving.DIRECTIONS) * len(moving.SPEEDS)
-    assert KNOWN_MODES["moving"]["modes_free"] == motions
+    assert known["emoji"]["modes_coarse"] == objects * styles
+    assert known["moving"]["modes_free"] == len(moving.DIRECTIONS) * len(moving.SPEEDS)
 
 
 def test_the_modes_of_a_grid_are_its_means():
-    data = {"kind": "grid", "per_side": 3}
+    data = Grid(kind="mixture2d", per_side=3, std=0.1, least_weight=0.0, seed=0)
     assert metric_range("modes_covered", data) == (0, 9)
     assert metric_range("effective_modes", data) == (0, 9)
     assert metric_range("effective_modes")[1] == float("inf")  # control: no scenario, no end

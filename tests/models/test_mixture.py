@@ -5,10 +5,10 @@ import torch
 from scipy.stats import chi2
 from torch import Tensor
 
-from pdmd.draws import Stream
 from pdmd.flow import Flow
 from pdmd.models.mixture import GaussianMixture, atoms, grid_mixture
 from pdmd.objectives import full_like_time
+from pdmd.streams import Stream
 
 DOUBLE = torch.float64
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from tiny import CHANNELS, QWEN, conditions, euler, noise, qwen, qwen_vae
+from tiny import CHANNELS, NULL, QWEN, euler, noise, prompts, qwen, qwen_vae, space
 
 from pdmd.flow import RECTIFIED
 from pdmd.models.base import Guided
@@ -19,11 +19,9 @@ def by_pipeline(network, prompt, scale=1.0):
     scheduler = euler(SHIFT)
     pipeline = QwenImagePipeline(scheduler, qwen_vae(), None, None, network.net)
     pipeline.set_progress_bar_config(disable=True)
-    told = network.conditions
-    embeds = {"prompt_embeds": told.text[prompt : prompt + 1, : told.lengths[prompt]]}
+    embeds = {"prompt_embeds": prompts(prompt, padded=None).text}
     if scale != 1:
-        null = told.null
-        embeds["negative_prompt_embeds"] = told.text[null : null + 1, : told.lengths[null]]
+        embeds["negative_prompt_embeds"] = prompts(3, padded=None).text
         embeds["negative_prompt_embeds_mask"] = None
     raw = [1 - i / STEPS for i in range(STEPS)]
     scheduler.register_to_config(use_dynamic_shifting=False)
@@ -51,7 +49,7 @@ class Rescaled(Guided):
 def by_us(field, prompt, shift=SHIFT):
     x, times = noise(1, CHANNELS, 1, SIDE, SIDE), step_grid(STEPS, shift)
     with torch.no_grad():
-        return sample(RECTIFIED, [field] * STEPS, times, x, torch.tensor([prompt]))
+        return sample(RECTIFIED, [field] * STEPS, times, x, prompts(prompt))
 
 
 @pytest.mark.parametrize("prompt", [0, 1, 2])
@@ -66,8 +64,8 @@ def test_samples_are_the_pipelines(prompt):
 def test_guided_samples_are_the_pipelines():
     network = qwen()
     theirs = by_pipeline(network, 0, scale=4.0)
-    assert torch.allclose(by_us(Rescaled(network, 4.0, network.null), 0), theirs, atol=1e-5, rtol=0)
-    plain = by_us(Guided(network, 4.0, network.null), 0)
+    assert torch.allclose(by_us(Rescaled(network, 4.0, NULL), 0), theirs, atol=1e-5, rtol=0)
+    plain = by_us(Guided(network, 4.0, NULL), 0)
     assert not torch.allclose(plain, theirs, atol=1e-3)  # control: guidance without rescaling
 
 
@@ -79,19 +77,20 @@ def test_packing_is_a_permutation():
 
 def test_padding_is_invisible():
     network, x, t = qwen(), noise(2, CHANNELS, 1, 4, 4), torch.tensor([0.3, 0.8])
-    together = network(x, t, torch.tensor([0, 1]))  # lengths 7 and 5: the second is padded
-    alone = network(x[1:], t[1:], torch.tensor([1]))
+    together = network(x, t, prompts(0, 1))  # lengths 7 and 5: the second is padded
+    alone = network(x[1:], t[1:], prompts(1))
     assert torch.allclose(together[1:], alone, atol=1e-6)
-    network.conditions.text[1, 4] += 1  # control: a valid row counts
-    assert not torch.allclose(network(x[1:], t[1:], torch.tensor([1])), alone, atol=1e-4)
+    other = prompts(1)
+    other.text[0, 4] += 1  # control: a valid row counts
+    assert not torch.allclose(network(x[1:], t[1:], other), alone, atol=1e-4)
 
 
 def test_weights_are_a_function_of_the_seed():
-    one, same, other = (build_qwen(QWEN, 4, conditions(), seed).state_dict() for seed in (1, 1, 2))
+    one, same, other = (build_qwen(QWEN, space(), seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_network_of_text_needs_prompts():
-    with pytest.raises(ValueError, match="expected prompt indices"):
+    with pytest.raises(ValueError, match="expected text"):
         qwen()(noise(1, CHANNELS, 1, 4, 4), torch.ones(1), None)

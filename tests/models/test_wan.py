@@ -2,13 +2,24 @@ import functools
 
 import pytest
 import torch
-from tiny import CHANNELS, WAN, conditions, euler, noise, randomise, wan, wan_vae
+from tiny import (
+    CHANNELS,
+    NULL,
+    WAN,
+    euler,
+    noise,
+    prompts,
+    randomise,
+    space,
+    wan,
+    wan_vae,
+)
 
+from pdmd.data.codec import first_frame_condition
 from pdmd.flow import RECTIFIED
 from pdmd.models.base import Guided
-from pdmd.models.conditions import first_frame_condition
+from pdmd.models.build import warm_start
 from pdmd.models.experts import Experts
-from pdmd.models.factory import warm_start
 from pdmd.models.wan import build_wan
 from pdmd.phases import step_grid
 from pdmd.rollout import sample
@@ -21,7 +32,7 @@ def by_pipeline(high, prompt, scale=1.0, low=None, boundary=None):
     """The latents of WanPipeline from the same noise and embeddings."""
     from diffusers import WanPipeline
 
-    scheduler, told = euler(SHIFT), high.conditions
+    scheduler = euler(SHIFT)
     raw = [1 - i / STEPS for i in range(STEPS)]
     scheduler.set_timesteps = functools.partial(scheduler.set_timesteps, sigmas=raw)
     pipeline = WanPipeline(
@@ -34,10 +45,9 @@ def by_pipeline(high, prompt, scale=1.0, low=None, boundary=None):
         boundary_ratio=boundary,
     )
     pipeline.set_progress_bar_config(disable=True)
-    null = told.null
     return pipeline(
-        prompt_embeds=told.text[prompt : prompt + 1],
-        negative_prompt_embeds=told.text[null : null + 1],
+        prompt_embeds=prompts(prompt).text,
+        negative_prompt_embeds=NULL.text,
         guidance_scale=scale,
         height=8 * SIDE,
         width=8 * SIDE,
@@ -51,7 +61,7 @@ def by_pipeline(high, prompt, scale=1.0, low=None, boundary=None):
 def by_us(field, prompt, shift=SHIFT):
     x, times = noise(1, CHANNELS, FRAMES, SIDE, SIDE), step_grid(STEPS, shift)
     with torch.no_grad():
-        return sample(RECTIFIED, [field] * STEPS, times, x, torch.tensor([prompt]))
+        return sample(RECTIFIED, [field] * STEPS, times, x, prompts(prompt))
 
 
 def test_samples_are_the_pipelines():
@@ -65,7 +75,7 @@ def test_samples_are_the_pipelines():
 def test_guided_samples_are_the_pipelines():
     network = wan()
     theirs = by_pipeline(network, 0, scale=4.0)
-    assert torch.allclose(by_us(Guided(network, 4.0, network.null), 0), theirs, atol=1e-5, rtol=0)
+    assert torch.allclose(by_us(Guided(network, 4.0, NULL), 0), theirs, atol=1e-5, rtol=0)
     assert not torch.allclose(by_us(network, 0), theirs, atol=1e-3)  # control
 
 
@@ -85,13 +95,12 @@ def test_a_first_frame_is_concatenated_as_wan_has_it():
     network = wan(images=images)
     assert network.net.config.in_channels == 36
     x, t = noise(2, CHANNELS, FRAMES, SIDE, SIDE), torch.tensor([0.4, 0.9])
-    pairs = torch.tensor([[0, 1], [2, 0]])
-    told = network.conditions
+    pairs = prompts([0, 1], [2, 0], images=images)
     theirs = network.net(
-        torch.cat([x, images[[1, 0]]], 1), 1000 * t, told.text[[0, 2]], return_dict=False
+        torch.cat([x, images[[1, 0]]], 1), 1000 * t, prompts(0, 2).text, return_dict=False
     )[0]
     assert torch.equal(network(x, t, pairs), theirs)
-    assert not torch.equal(network(x, t, torch.tensor([[0, 0], [2, 1]])), theirs)  # control
+    assert not torch.equal(network(x, t, prompts([0, 0], [2, 1], images=images)), theirs)  # control
 
 
 @pytest.mark.parametrize("twin", ["image", "experts"])
@@ -101,13 +110,13 @@ def test_a_warm_start_is_the_same_function(twin):
     x, t = noise(2, CHANNELS, FRAMES, SIDE, SIDE), torch.tensor([0.4, 0.9])
     if twin == "image":
         images = first_frame_condition(noise(2, CHANNELS, FRAMES, SIDE, SIDE))
-        large = randomise(build_wan(WAN, CHANNELS, conditions(images), 0), 9)
-        condition = torch.tensor([[0, 0], [1, 1]])
+        large = randomise(build_wan(WAN, space(images), 0), 9)
+        condition = prompts([0, 0], [1, 1], images=images)
     else:
         large = Experts(wan(8), wan(9), 0.875)
-        condition = torch.tensor([0, 1])
+        condition = prompts(0, 1)
     before = large(x, t, condition)
     warm_start(large, state, "teacher")
-    after, wanted = large(x, t, condition), small(x, t, torch.tensor([0, 1]))
+    after, wanted = large(x, t, condition), small(x, t, prompts(0, 1))
     assert torch.allclose(after, wanted, atol=1e-6)
     assert not torch.allclose(before, wanted, atol=1e-3)  # control

@@ -2,23 +2,42 @@
 
 import torch
 
-from pdmd.models.conditions import Conditions
+from pdmd.config.sections import Model
+from pdmd.data.conditions import Prompts
+from pdmd.models.base import Space
 from pdmd.models.qwen import build_qwen
 from pdmd.models.wan import build_wan
 
 WIDTH = 32  # of text rows
-QWEN = {"width": 32, "heads": 2, "depth": 2}
-WAN = {"width": 24, "heads": 2, "depth": 2, "feedforward": 32}
+QWEN = Model(kind="qwen", width=32, heads=2, depth=2)
+WAN = Model(kind="wan", width=24, heads=2, depth=2, feedforward=32)
 CHANNELS = 16  # of latents, as the real ones
 
 
-def conditions(images=None, lengths=(7, 5, 9, 1)):
+TEXT = 9  # token rows that Wan's text is padded to
+
+
+def conditions(images=None, lengths=(7, 5, 9, 1), padded=None):
     """Four prompts, the last one null."""
     generator = torch.Generator().manual_seed(3)
     text = torch.randn(len(lengths), max(lengths), WIDTH, generator=generator)
-    for row, length in enumerate(lengths):
-        text[row, length:] = 0
-    return Conditions(text, torch.tensor(lengths), len(lengths) - 1, images)
+    rows = torch.cat([text[row, :length] for row, length in enumerate(lengths)])
+    starts = torch.tensor([0, *lengths]).cumsum(0)
+    return Prompts(rows, starts, len(lengths) - 1, padded, images=images)
+
+
+def prompts(*index, images=None, padded=TEXT):
+    """What a network is given for some prompts, or pairs of prompt and image."""
+    return conditions(images, padded=padded).values(torch.tensor(index))
+
+
+NULL = prompts(3)
+
+
+def space(images=None):
+    """Of latents with text, and images or not."""
+    channels = 0 if images is None else images.shape[1]
+    return Space((CHANNELS,), text_width=WIDTH, image_channels=channels)
 
 
 def randomise(network, seed=0):
@@ -31,11 +50,11 @@ def randomise(network, seed=0):
 
 
 def qwen(seed=0, **options):
-    return randomise(build_qwen(QWEN, CHANNELS, conditions(**options), 0), seed)
+    return randomise(build_qwen(QWEN, space(**options), 0), seed)
 
 
 def wan(seed=0, **options):
-    return randomise(build_wan(WAN, CHANNELS, conditions(**options), 0), seed)
+    return randomise(build_wan(WAN, space(**options), 0), seed)
 
 
 def vae(kind, base_dim):

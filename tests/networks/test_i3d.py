@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pdmd.assets import asset, fetch
+from pdmd.files.assets import asset, fetch
+from pdmd.files.storage import load_tensors
 from pdmd.networks.i3d import load_i3d, load_unfolded, rename
-from pdmd.storage import load_tensors
 
 
 def waves(frames, size):

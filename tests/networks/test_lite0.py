@@ -3,7 +3,7 @@ import torch
 from sklearn.datasets import load_sample_images
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from pdmd.assets import fetch
+from pdmd.files.assets import fetch
 from pdmd.networks.lite0 import Lite0, load_lite0
 
 

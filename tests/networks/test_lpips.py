@@ -3,10 +3,10 @@ import torch
 from sklearn.datasets import load_sample_images
 from torchmetrics.functional.image.lpips import _LPIPS
 
-from pdmd.assets import asset, fetch
 from pdmd.errors import UserError
+from pdmd.files.assets import asset, fetch
+from pdmd.files.storage import load_tensors
 from pdmd.networks.lpips import Lpips, check_heads, enlarge, load_lpips
-from pdmd.storage import load_tensors
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ import socket
 import pytest
 import torch
 
-from pdmd.assets import asset, fetch
+from pdmd.files.assets import asset, fetch
 from pdmd.networks.minilm import BATCH, load_minilm
 
 TEXTS = [

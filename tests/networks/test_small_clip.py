@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from pdmd.draws import Stream
 from pdmd.networks.small_clip import (
     CONTEXT,
     SIZES,
@@ -14,13 +13,14 @@ from pdmd.networks.small_clip import (
     retrieval_accuracy,
     save_small_clip,
 )
+from pdmd.streams import Stream
 
 SOME = ["banana", "frog", "rocket", "ghost", "red-heart", "evergreen-tree"]
 
 
 @pytest.fixture(scope="module")
 def objects():
-    from pdmd.sprites import nouns
+    from pdmd.scenarios.sprites import nouns
 
     found = load_objects()
     rows = [list(nouns()).index(name) for name in SOME]

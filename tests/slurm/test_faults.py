@@ -18,8 +18,10 @@ import torch
 from lab import PHASE, Lab, same
 from safetensors.torch import load_file
 
-from pdmd import fitting, stages
-from pdmd.storage import write_json
+from pdmd.files.storage import write_json
+from pdmd.stages import fit as fitting
+from pdmd.stages.bank import make_bank
+from pdmd.stages.distill import distill_phase
 
 CHECKPOINT = 10  # updates between two checkpoints: what a kill may cost
 
@@ -31,8 +33,8 @@ def base(tmp_path_factory, tiny):
     with contextlib.chdir(folder):
         parts = tiny(Path("results"), {"distill": {"updates": 80}})
         fitting.fit_base(parts["config/base.json"])
-        stages.distill_phase(parts["phased2/config/distill.json"], 1, [1, 2])
-        stages.make_bank(parts["phased2/config/bank.json"], 2, [1, 2])
+        distill_phase(parts["phased2/config/distill.json"], 1, [1, 2])
+        make_bank(parts["phased2/config/bank.json"], 2, [1, 2])
         write_json(
             Path("results/mixture2d/phased2/config/distill.json"),
             parts["phased2/config/distill.json"],
@@ -98,13 +100,14 @@ def test_scancel_fails_the_job_and_a_new_start_goes_on(lab, undisturbed, resumab
     assert len(lab.steps()) == 40
 
 
+@pytest.mark.long
 def test_at_its_walltime_a_resumable_job_saves_and_goes_on_under_its_id(lab, undisturbed):
     """Slurm counts minutes, hence a walltime of one and a signal at its very beginning, which comes
     when Slurm next looks: the job must last longer than that."""
-    lab.start(config={"runtime": 1, "pace": 0.75}, signal_delay=50)
+    lab.start(config={"runtime": 1, "pace": 1.0}, signal_delay=50)
     lab.wait_steps(1)
     job = lab.job()
-    assert lab.end(120) == 0, lab.output()
+    assert lab.end(150) == 0, lab.output()
     lab.check(undisturbed)
     assert lab.submissions() == 1
     (log,) = lab.folder.glob(f".snakemake/submitit/run-*/{job}_0_log.out")
@@ -131,6 +134,7 @@ def test_scontrol_requeue(lab, undisturbed):
     assert lab.submissions() == 1
 
 
+@pytest.mark.long
 def test_preemption_by_a_partition_of_higher_priority(lab, undisturbed):
     lab.start()
     lab.wait_steps(15)
@@ -143,6 +147,7 @@ def test_preemption_by_a_partition_of_higher_priority(lab, undisturbed):
     assert lab.submissions() == 1
 
 
+@pytest.mark.long
 def test_death_of_the_node_in_the_middle_of_training(lab, undisturbed):
     lab.start()
     lab.wait_steps(15)
@@ -155,12 +160,12 @@ def test_death_of_the_node_in_the_middle_of_training(lab, undisturbed):
 
 
 def test_driver_killed_and_started_again_takes_over_the_running_job(lab, undisturbed):
-    lab.start()
-    lab.wait_steps(10)
+    lab.start(config={"pace": 0.5})
+    lab.wait_steps(5)
     job = lab.job()
     lab.kill()
     lab.unlock()
-    lab.start("--rerun-incomplete")
+    lab.start("--rerun-incomplete", config={"pace": 0.5})
     assert lab.end() == 0, lab.output()
     assert f"train: attached to job {job} of an earlier run" in lab.output()
     lab.check(undisturbed)
@@ -246,6 +251,7 @@ def test_sbatch_refuses_for_good(lab):
     lab.settled_queue()
 
 
+@pytest.mark.long
 def test_two_workflows_in_one_folder(lab, undisturbed):
     lab.start()
     lab.wait_steps(5)
@@ -271,6 +277,7 @@ def full_disk(lab):
     subprocess.run(["umount", "-l", folder], check=True)
 
 
+@pytest.mark.long
 def test_the_disk_of_the_logs_is_full(lab, undisturbed, full_disk):
     lab.start()
     lab.wait_steps(5)
@@ -330,6 +337,7 @@ def test_four_processes_differ_from_one_in_their_roundings_only(undisturbed, und
     assert all(torch.allclose(one[name], four[name], atol=1e-4) for name in one)
 
 
+@pytest.mark.long
 def test_two_nodes_with_two_processes_each(lab, undisturbed4):
     lab.start(config={**TWO_BY_TWO, "pace": 0.02})
     assert lab.end() == 0, lab.output()

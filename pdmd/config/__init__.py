@@ -1,0 +1,1 @@
+"""What is asked for: settings, scenarios, methods, and where results lie."""

@@ -1,0 +1,301 @@
+"""What a schema cannot say of a run: values that must fit one another, refused in one line each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pdmd.config.catalogue import TRANSFORMERS
+from pdmd.config.complaints import refusal
+from pdmd.config.score_checks import check_scores
+from pdmd.config.sections import Data, Hardware, PromptedData, Run, Student
+from pdmd.config.typed import keys, required
+from pdmd.errors import UserError
+from pdmd.scenarios.kind import kind_of, kinds
+
+Config = dict[str, Any]
+
+STUDENTS = ("teacher", "distill")
+VAE_SIDE = 8  # pixels of a latent's side
+MODEL_KEYS = {  # kind of model -> keys it must have, keys it may have
+    "mlp": (set[str](), {"waves"}),
+    "conditional-mlp": (set[str](), set[str]()),
+    "qwen": ({"heads"}, set[str]()),
+    "wan": ({"heads", "text_length"}, {"feedforward", "boundary"}),
+}
+ROOM = 0.1  # of the re-noising draws that must lie inside of their interval
+BESIDE_SCENARIOS = ("clip",)  # folders that are taken: beside those of scenarios,
+BESIDE_METHODS = ("data", "config", "tables", "figures")  # and of methods
+
+
+def check_together(run: Run, config: Config, where: str) -> None:
+    """What a schema cannot say: values that must fit one another.
+
+    Args:
+        config: the run as it is written.
+    Raises:
+        UserError: names the run, the key, the value and what was expected.
+    """
+    kinds = kind_of(run.data).methods
+    if run.kind not in kinds:
+        expected = f"{' or '.join(kinds)} for data.kind {run.data.kind}"
+        raise refusal(where, "kind", run.kind, expected)
+    _check_data(run.data, config["data"], where)
+    _check_model(run, config["model"], where)
+    _check_velocity(run, where)
+    _check_fit(run, where)
+    _check_student(run, where)
+    _check_length(run, where)
+    check_scores(run, config["evaluate"], where)
+
+
+def check_base(run: Run, where: str) -> None:
+    """A base network is fitted on the whole interval: students start from it. Raises UserError."""
+    fit = run.fit
+    if fit.start:
+        raise refusal(where, "fit.start", fit.start, "0 for the base network")
+    if fit.target in ("biased", "unbiased"):
+        expected = "flow or teacher for the base network, which is fitted from 0 on"
+        raise refusal(where, "fit.target", fit.target, expected)
+    if fit.kept and fit.start_from:
+        expected = "null beside fit.kept, which is taken as it is"
+        raise refusal(where, "fit.start_from", fit.start_from, expected)
+
+
+def check_name(name: str, taken: Sequence[str], where: str) -> None:
+    """A method or a scenario must not take a folder that others have. Raises UserError."""
+    if name in taken:
+        expected = f"another name than {', '.join(taken)}: that folder is taken"
+        raise refusal(where, name, name, expected)
+
+
+def check_hardware(hardware: Hardware, where: str) -> None:
+    """Refuse what cannot be launched. Raises UserError."""
+    processes, gpus = hardware.processes, hardware.gpus
+    if gpus not in (0, processes):
+        raise UserError(
+            f"{where}: hardware.gpus: {gpus}: expected 0 or hardware.processes = {processes},"
+            " a GPU for each process of a node"
+        )
+
+
+def check_shares(hardware: Hardware, part: str, batch: int, where: str) -> None:
+    """Processes must have a GPU each, or none, and equal shares of a part's batch.
+
+    Raises:
+        UserError: they have not.
+    """
+    check_hardware(hardware, where)
+    size = hardware.nodes * hardware.processes
+    if batch % size:
+        expected = f"a multiple of the {size} processes of hardware.nodes and hardware.processes"
+        raise refusal(where, f"{part}.batch", batch, expected)
+
+
+def check_validated(
+    names: Sequence[str], scenarios: Sequence[str], settings: Callable[[str], Config]
+) -> None:
+    """Metrics are tried on scenarios that run, of pictures or clips. Raises UserError."""
+    for name in names:
+        if name not in scenarios:
+            expected = f"scenarios that run: some of {', '.join(scenarios)}"
+            raise refusal("config", "validate", name, expected)
+        kind = settings(name)["data"]["kind"]
+        if not kinds()[kind].prompted:
+            prompted = " or ".join(name for name, one in kinds().items() if one.prompted)
+            expected = f"scenarios of data.kind {prompted}, not {kind}"
+            raise refusal("config", "validate", name, expected)
+
+
+def check_keys(
+    section_values: Mapping[str, Any],
+    wanted: set[str],
+    allowed: set[str],
+    where: str,
+    section: str,
+    of: str,
+) -> None:
+    """A section has the keys that its kind wants, and none that it has no use for.
+
+    Args:
+        of: the kind, in words. Raises UserError.
+    """
+    for key in sorted(wanted - set(section_values)):
+        raise refusal(where, f"{section}.{key}", None, f"a value for {of}")
+    for key in sorted(set(section_values) - wanted - allowed):
+        expected = (
+            f"no such key for {of}, which takes {', '.join(sorted(wanted | allowed)) or 'none'}"
+        )
+        raise refusal(where, f"{section}.{key}", section_values[key], expected)
+
+
+def _check_data(data: Data, written: Config, where: str) -> None:
+    """Values that must fit the kind of data."""
+    brings = kind_of(data)
+    wanted, every = set(required(brings.data)), {key.name for key in keys(brings.data)}
+    check_keys(written, wanted - {"kind"}, every, where, "data", f"data.kind {data.kind}")
+    if brings.check is not None:
+        brings.check(data, where)
+    if brings.prompted is not None and isinstance(data, PromptedData):
+        _check_codec(data, written["codec"], brings.prompted.frames, where)
+
+
+def _check_codec(data: PromptedData, written: Config, frames: int, where: str) -> None:
+    """A codec is fitted patches, or the named VAE of a real model; networks halve its latents."""
+    codec, kind = data.codec, data.codec.kind
+    present, patches = sorted(set(written) - {"kind"}), kind == "patches"
+    wanted = ["channels", "patch", "whitening"] if patches else ["weights"]
+    if present != wanted:
+        raise refusal(where, "data.codec", present, f"{wanted} for data.codec.kind {kind}")
+    if not patches and (frames - 1) % 4:
+        expected = f"'patches': a VAE of video takes 4 k + 1 frames, and these clips have {frames}"
+        raise refusal(where, "data.codec.kind", kind, expected)
+    patch = codec.patch or (1, VAE_SIDE, VAE_SIDE)
+    if frames % patch[0]:
+        expected = f"a divisor of {frames} frames first"
+        raise refusal(where, "data.codec.patch", list(patch), expected)
+    for side in patch[1:]:
+        if data.px % (2 * side):
+            expected = f"a multiple of {2 * side}, two latents of {side} px"
+            raise refusal(where, "data.px", data.px, expected)
+    if codec.channels and codec.channels > (most := 3 * patch[0] * patch[1] * patch[2]):
+        expected = f"at most {most}, the numbers of a patch"
+        raise refusal(where, "data.codec.channels", codec.channels, expected)
+
+
+def _check_model(run: Run, written: Config, where: str) -> None:
+    """Values that must fit the kind of network."""
+    model, kind, brings = run.model, run.model.kind, kind_of(run.data)
+    if kind != brings.model:
+        raise refusal(where, "model.kind", kind, f"{brings.model!r} for data.kind {brings.name}")
+    wanted, allowed = MODEL_KEYS[kind]
+    allowed = allowed | {"kind", "width", "depth"}
+    check_keys(written, wanted, allowed, where, "model", f"model.kind {kind}")
+    if kind not in TRANSFORMERS:
+        return
+    if model.width % (2 * model.heads):
+        expected = f"a divisor of half of model.width = {model.width}"
+        raise refusal(where, "model.heads", model.heads, expected)
+    if run.together:
+        expected = f"false for model.kind {kind}, which holds one seed a job"
+        raise refusal(where, "together", True, expected)
+
+
+def _check_velocity(run: Run, where: str) -> None:
+    """The teacher, and what is exact."""
+    teacher, kind, data = run.teacher, run.model.kind, run.data.kind
+    if kind_of(run.data).latent and teacher.kind == "exact":
+        expected = f"'fitted' for data.kind {data}, whose velocity has no closed form"
+        raise refusal(where, "teacher.kind", "exact", expected)
+    if teacher.guidance != 1:
+        if kind == "mlp":
+            expected = f"1 for model.kind {kind}, which has no null condition"
+            raise refusal(where, "teacher.guidance", teacher.guidance, expected)
+        if not run.fit.null_share:
+            expected = "1 where fit.null_share is 0: the null condition is not trained"
+            raise refusal(where, "teacher.guidance", teacher.guidance, expected)
+    exact = run.kind == "fit" or run.fit.target == "teacher"
+    exact |= teacher.kind == "exact" and run.kind in STUDENTS
+    if exact and run.flow != "rectified":
+        expected = "'rectified' where the exact velocity is used, which is of that schedule"
+        raise refusal(where, "flow", run.flow, expected)
+
+
+def _check_fit(run: Run, where: str) -> None:
+    """What is fitted to data."""
+    fit, data = run.fit, run.data.kind
+    target, start = fit.target, fit.start
+    if kind_of(run.data).latent and target != "flow":
+        expected = f"'flow' for data.kind {data}, which has no exact velocity"
+        raise refusal(where, "fit.target", target, expected)
+    if target == "flow" and start:
+        expected = "0 for fit.target flow: from later on the target is unbiased, biased or teacher"
+        raise refusal(where, "fit.start", start, expected)
+    if run.model.kind == "mlp" and fit.null_share:
+        expected = "0 for model.kind mlp, which has no null condition"
+        raise refusal(where, "fit.null_share", fit.null_share, expected)
+    if run.kind == "fit" and fit.kept:
+        expected = "null for a method of kind fit: base networks alone are kept"
+        raise refusal(where, "fit.kept", fit.kept, expected)
+
+
+def _check_student(run: Run, where: str) -> None:
+    """Steps, phases and the room of their re-noising times."""
+    student, model = run.student, run.model
+    boundaries = student.boundaries
+    if list(boundaries) != sorted(set(boundaries)) or boundaries[-1] != student.steps:
+        expected = f"rising step counts that end at student.steps = {student.steps}"
+        raise refusal(where, "student.boundaries", list(boundaries), expected)
+    if (model.boundary or 0) >= 1 - student.margin:
+        expected = f"less than 1 - student.margin = {1 - student.margin:g}"
+        raise refusal(where, "model.boundary", model.boundary, expected)
+    _check_room(student, model.boundary or 0, where)
+    if student.backward == "all" and student.exits != "stratified":
+        expected = "'stratified' for student.backward all, which has no exits"
+        raise refusal(where, "student.exits", student.exits, expected)
+    lora = student.lora
+    if lora is not None and model.kind not in TRANSFORMERS:
+        expected = f"null for model.kind {model.kind}"
+        raise refusal(where, "student.lora", dataclasses.asdict(lora), expected)
+    if lora is not None and lora.rank > model.width:
+        expected = f"at most model.width = {model.width}"
+        raise refusal(where, "student.lora.rank", lora.rank, expected)
+    _check_roles(run, where)
+
+
+def _check_roles(run: Run, where: str) -> None:
+    """What is trained, and which of two experts an update concerns."""
+    distill, model = run.distill, run.model
+    if run.kind == "distill" and distill.fake.mode == "lora" and run.student.lora is None:
+        expected = "full without student.lora, whose base and rank the fake's adapter shares"
+        raise refusal(where, "distill.fake.mode", "lora", expected)
+    if distill.region == "update" and model.boundary is None:
+        expected = "row without model.boundary, which divides the noise levels of two experts"
+        raise refusal(where, "distill.region", "update", expected)
+    if distill.checkpointing and model.kind not in TRANSFORMERS:
+        expected = f"false for model.kind {model.kind}, which has no blocks to make again"
+        raise refusal(where, "distill.checkpointing", True, expected)
+
+
+def _check_room(student: Student, boundary: float, where: str) -> None:
+    """Re-noising times of every phase must vary: what is outside of a phase's room is clamped."""
+    steps, shift, margin = student.steps, student.shift, student.margin
+    first = 0
+    for number, last in enumerate(student.boundaries, start=1):
+        end, before = (_shifted(1 - step / steps, shift) for step in (last, last - 1))
+        low = max(end + margin, boundary if before >= boundary else 0)
+        raw_low, raw_high = 1 - last / steps, 1 - first / steps
+        if student.interval == "nested":
+            raw_high = 1.0
+        high = min(1 - margin, _shifted(raw_high, shift))
+        room = _raw(high, shift) - _raw(low, shift) if high > low else 0.0
+        if room < ROOM * (raw_high - raw_low):
+            top = "1" if student.interval == "nested" or number == 1 else "its start"
+            expected = (
+                f"room for re-noising between phase {number}'s end, t = {end:.4f}, and {top}"
+                f" (student.shift = {shift})"
+            )
+            raise refusal(where, "student.margin", margin, expected)
+        first = last
+
+
+def _shifted(raw: float, shift: float) -> float:
+    """A raw time as student.shift warps it."""
+    return shift * raw / (1 + (shift - 1) * raw)
+
+
+def _raw(time: float, shift: float) -> float:
+    """The raw time that is warped to some time."""
+    return time / (shift - (shift - 1) * time)
+
+
+def _check_length(run: Run, where: str) -> None:
+    """How long training is, and how often it writes."""
+    save, phases = run.save, len(run.student.boundaries)
+    if save.checkpoint_every % save.log_every:
+        expected = f"a multiple of save.log_every = {save.log_every}"
+        raise refusal(where, "save.checkpoint_every", save.checkpoint_every, expected)
+    if run.kind == "distill" and run.distill.updates < phases:
+        expected = f"at least one for each of {phases} phases"
+        raise refusal(where, "distill.updates", run.distill.updates, expected)

@@ -1,0 +1,485 @@
+"""Every section of the configuration: its keys, their types, ranges and meanings.
+
+The `data` section of a kind stands in the kind's room. What a run starts from stands in
+config/config.yaml alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pdmd.config.typed import derived, key
+
+UPDATES, ROWS, SEED = 1_000_000_000, 1_000_000_000, 4_294_967_295  # at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """What a job that trains, or draws from what was trained, runs on.
+
+    A training job's processes share out the batch, which must divide by all of them, and end in
+    one process's weights but for rounding. A method's own hardware holds for its jobs, the
+    scenario's for the base network. No change of `hardware` runs a finished job again.
+    """
+
+    nodes: int = key("nodes of a job", least=1, most=10_000)
+    processes: int = key("processes on each node", least=1, most=1024)
+    gpus: int = key(
+        "GPUs a node: 0 computes on the CPU, else as many as `processes`, one each",
+        least=0,
+        most=1024,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """The data of a scenario; each kind has further keys."""
+
+    kind: str = key("of the room in `pdmd/scenarios/` that brings the data")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Codec:
+    """What takes pictures to latents and back."""
+
+    kind: Literal["patches", "AutoencoderKLWan", "AutoencoderKLQwenImage"] = key(
+        "principal components of patches, or the VAE of a real model"
+    )
+    patch: tuple[int, int, int] | None = key(
+        "`patches`: frames, height and width of a patch", least=1, most=4096, absent=None
+    )
+    channels: int | None = key("`patches`: components kept", least=1, most=10_000, absent=None)
+    whitening: float | None = key(
+        "`patches`: the power of each component's standard deviation that is divided out",
+        least=0,
+        most=1,
+        absent=None,
+    )
+    weights: str | None = key("VAEs: a local folder or hub name", absent=None, minLength=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptedData(Data):
+    """What data of pictures or clips with prompts have in common."""
+
+    px: int = key("side of the pictures or clips", least=8, most=4096, multipleOf=4)
+    heldout: int = key(
+        "jittered pictures of each sprite, or clips of each kind, that are held out",
+        least=8,
+        most=1_000_000,
+    )
+    codec: Codec = key("latents, see `data.codec`")
+    seed: int = key("seed of what is drawn at random", least=0, most=SEED)
+
+    @property
+    def with_image(self) -> bool:
+        """Whether a sample has its first frame as a condition beside its prompt."""
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """The network of a velocity."""
+
+    kind: Literal["mlp", "conditional-mlp", "qwen", "wan"] = key(
+        "`mlp` (x and t), `conditional-mlp` (residual, modulated by t and class), `qwen` or `wan`"
+        " (diffusers' own transformers, one seed a job)"
+    )
+    width: int = key("of the hidden layers", least=4, most=65_536)
+    depth: int = key("hidden layers, or blocks", least=1, most=1000)
+    waves: int = key("mlp: number of sine and cosine features of x", least=0, most=1000, absent=0)
+    heads: int = key("qwen, wan: attention heads", least=1, most=1024, absent=1)
+    feedforward: int | None = key(
+        "wan: width of the MLPs; four times `width` where it is absent",
+        least=1,
+        most=1_000_000,
+        absent=None,
+    )
+    text_length: int | None = key(
+        "wan: token rows that text is padded to, 512 in the released models. Wan reads the padding,"
+        " so a network keeps the length that it was trained with; a longer prompt is refused",
+        least=1,
+        most=4096,
+        absent=None,
+    )
+    boundary: float | None = key(
+        "wan: two experts, the high-noise one at and above this noise level; a phase whose steps"
+        " are all above it re-noises above it (App. C.3)",
+        above=0,
+        below=1,
+        absent=None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """What a student learns from."""
+
+    kind: Literal["exact", "fitted"] = key(
+        "`exact` (closed-form velocity) or `fitted` (the base network)"
+    )
+    steps: int = key("Euler steps of the teacher's own samples", least=1, most=100_000)
+    shift: float = key("shift of those steps", least=1.0e-6, most=1_000_000)
+    guidance: float = key(
+        "classifier-free guidance, in sampling and in distillation; 1 is off; it needs"
+        " `fit.null_share`",
+        least=0,
+        most=1000,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """Score matching on data: the base network, which students and fake scores start from and
+    which is the teacher where that is `fitted`, and the curves of the 1D toy.
+
+    AdamW, betas .9 and .99; 100 warm-up updates, then linearly to 0; gradient norm clipped at 1.
+    """
+
+    updates: int = key("of AdamW", least=1, most=UPDATES)
+    batch: int = key("samples an update", least=2, most=10_000_000)
+    lr: float = key("of AdamW", above=0, most=1_000_000)
+    ema: float = key("decay of the average of weights that is kept", least=0, below=1)
+    time: Literal["uniform", "logit-normal"] = key(
+        "law of t: `uniform` or `logit-normal` (scale 1.2)"
+    )
+    weight_decay: float = key("of AdamW", least=0, most=1_000_000, absent=0.0)
+    null_share: float = key(
+        "share of conditions replaced by the null condition", least=0, most=0.9, absent=0.0
+    )
+    start: float = key(
+        "s, the lower end of the interval; t is drawn in (s, 1); 0 for base networks and"
+        " `target: flow`",
+        least=0,
+        below=1,
+        absent=0.0,
+    )
+    target: Literal["flow", "unbiased", "biased", "teacher"] = key(
+        "`flow` (Eq. 4), `unbiased` (Eq. 13 on x_s), `biased` (Eq. 4 with x_s as if it were clean),"
+        " `teacher` (regression on the exact velocity)",
+        absent="flow",
+    )
+    kept: str | None = key(
+        "weights of this very fit, made before (`pdmd keep`), with their digest beside them; null"
+        " fits; not with `start_from`",
+        absent=None,
+        null=True,
+        minLength=1,
+    )
+    start_from: str | None = key(
+        "weights of a smaller relative to start from: text-to-video for image-to-video, one expert"
+        " for two",
+        absent=None,
+        null=True,
+        minLength=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """An adapter on the frozen base, stored alone."""
+
+    rank: int = key("of the adapter", least=1, most=65_536)
+    alpha: int = key("the adapter's output is times alpha / rank", least=1, most=1_000_000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Student:
+    """Steps and phases."""
+
+    steps: int = key(
+        "of the step grid: evenly spaced raw times, t = k u / (1 + (k - 1) u)", least=1, most=999
+    )
+    shift: float = key("k of the step grid", least=1.0e-6, most=1_000_000)
+    boundaries: tuple[int, ...] = key(
+        "for each phase the number of steps taken when it ends; `[4]` is one phase, `[2, 4]` two of"
+        " two steps",
+        least=1,
+        most=999,
+        entries=(1, 999),
+    )
+    interval: Literal["nested", "disjoint"] = key(
+        "re-noising times of a phase: `nested` in (t_k, 1) or `disjoint` in (t_k, t_{k-1})"
+    )
+    margin: float = key(
+        "keeps re-noising times this far from t_k and 1; a tenth of the draws must lie between",
+        least=1.0e-6,
+        most=0.1,
+    )
+    backward: Literal["exit", "all"] = key(
+        "`exit`: gradient through the last network call only (SGTS inside a phase); `all`: through"
+        " every step of the phase (vanilla)"
+    )
+    exits: Literal["stratified", "update", "last"] = key(
+        "`stratified`: each step of the phase is the exit of an equal share of the batch, and lots"
+        " decide where it does not divide; `update`: one exit step drawn for each update; `last`:"
+        " always the last. With `backward: all` there are no exits"
+    )
+    lora: Lora | None = key("null trains all of an expert, else an adapter, see `student.lora`")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fake:
+    """What of the fake score is trained."""
+
+    mode: Literal["full", "lora"] = key(
+        "a `full` network of its own, or with `student.lora` an adapter (`lora`) of that rank on"
+        " the shared base"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distill:
+    """How a phase is trained."""
+
+    updates: int = key(
+        "generator updates in all; a phase gets its share of the steps", least=1, most=UPDATES
+    )
+    batch: int = key("samples an update, for each seed", least=2, most=10_000_000)
+    fake_updates: int = key(
+        "updates of the fake score before each of the generator", least=1, most=UPDATES
+    )
+    generator_lr: float = key("of AdamW", above=0, most=1_000_000)
+    fake_lr: float = key("of AdamW", above=0, most=1_000_000)
+    decay: float = key("learning rates fall linearly to this share of their start", least=0, most=1)
+    betas: tuple[float, float] = key("of AdamW", least=0, below=1)
+    weight_decay: float = key("of AdamW", least=0, most=1_000_000)
+    clip: float = key("largest gradient norm of a seed's network", above=0, most=1_000_000)
+    ema: float = key(
+        "decay of the average of generator weights that is kept as the expert", least=0, below=1
+    )
+    target: Literal["unbiased", "biased"] = key(
+        "of the fake score: `unbiased` (Eq. 13; Eq. 8 in the last phase) or `biased`"
+    )
+    gradient: Literal["literal", "normalised"] = key(
+        "`literal`: w_{t|s} (T - F), Eq. 10; `normalised`: the x_0 residual over the student's"
+        " distance from the teacher"
+    )
+    normaliser: Literal["sample", "batch"] = key(
+        "that distance: `sample` by sample, or the mean over a seed's `batch`"
+    )
+    region: Literal["row", "update"] = key(
+        "with `model.boundary`: which of two experts re-noised samples are for: each by its own"
+        " `row`, or one side an `update`, for all rows and processes, which changes no law (what"
+        " sharded experts need)"
+    )
+    fake: Fake = key("see `distill.fake`")
+    checkpointing: bool = key(
+        "whether activations inside of a transformer's blocks are made again in the backward pass,"
+        " not kept: less memory, a forward pass more, the same numbers"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bank:
+    """Precomputed outputs of the frozen experts of earlier phases.
+
+    Attributes:
+        used: whether later phases start from them; phases after the first are told.
+    """
+
+    rows: int = key("a seed and phase; 0 runs the experts online", least=0, most=ROWS)
+    shard_rows: int = key("rows in one safetensors shard", least=1, most=ROWS)
+    used: bool = derived()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Save:
+    """How often a training job writes."""
+
+    log_every: int = key("updates that one record of `stats.jsonl` averages", least=1, most=UPDATES)
+    checkpoint_every: int = key("updates between checkpoints", least=1, most=UPDATES)
+    snapshots: int = key(
+        "snapshots of a phase, the end included, dense early on, from which the frontier over"
+        " training is drawn",
+        least=1,
+        most=10_000,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classifier:
+    """What scores pictures and clips by what they show."""
+
+    updates: int = key("of its training", least=1, most=UPDATES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Networks:
+    """Frozen networks in the place of those that come along."""
+
+    features: str = key(
+        "of cosine, Vendi score, FID and KID: `lite0`, or DINOv3 by its hub name (`owner/name`) or"
+        " a local folder",
+        absent="lite0",
+        minLength=1,
+    )
+    flow: str = key(
+        "moving: `opencv`, or RAFT's weights: a name of torchvision's (`C_T_V2`) or a file",
+        absent="opencv",
+        minLength=1,
+    )
+    clip: str | None = key(
+        "weights of CLIP: a name (`ViT-B/32`) or a file; where it is absent the small one that a"
+        " rule trains",
+        absent=None,
+        minLength=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Samples of record, and what they are compared with."""
+
+    samples: int = key(
+        "samples of record of a seed; emoji, moving: at least 8 for each of 20 and 120 prompts",
+        least=2,
+        most=100_000_000,
+    )
+    beside: str = key(
+        "emoji, moving: the method, a teacher, whose samples a method's are compared with",
+        minLength=1,
+    )
+    frontier_samples: int | None = key(
+        "samples for each snapshot; emoji, moving: as many as `samples`, since coverage depends on"
+        " the number",
+        least=2,
+        most=100_000_000,
+        absent=None,
+    )
+    video_samples: int | None = key(
+        "moving: clips that go through I3D, at most `samples` and twice `data.heldout`",
+        least=4,
+        most=100_000_000,
+        absent=None,
+    )
+    steps: int | None = key(
+        "toy1d: Euler steps of a trajectory, one of which meets t = 0.5",
+        least=1,
+        most=1_000_000,
+        absent=None,
+    )
+    neighbours: int | None = key(
+        "k of coverage and density, less than the samples, and the held-out ones, of a prompt",
+        least=1,
+        most=1_000_000,
+        absent=None,
+    )
+    networks: Networks | None = key("see `evaluate.networks`", absent=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tables:
+    """What tables compare at."""
+
+    levels: tuple[float, ...] = key(
+        "fidelities at which `equal_fidelity` compares methods: inliers for `mixture2d`, density"
+        " for `digits` and `emoji`, density of clips for `moving`; within what the metric can be",
+        entries=(0, 100),
+        uniqueItems=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One method of one scenario.
+
+    A job reads a part of it: what it does not read is no attribute.
+
+    Attributes:
+        results: folder of everything; scenario, method: their names; label: how tables and figures
+            call the method, where an overlay says so.
+    """
+
+    results: str = key("")
+    scenario: str = key("")
+    method: str = key("", pattern="[a-z0-9-]+", maxLength=60)
+    label: str | None = derived(None)
+    kind: Literal["teacher", "distill", "fit"] = key(
+        "`teacher`, `distill`, or `fit` for `toy1d` (method only)"
+    )
+    title: str = key("the scenario's name in captions", minLength=1, maxLength=200)
+    seeds: tuple[int, ...] = key(
+        "one run for each; the 95% intervals are over them",
+        least=0,
+        most=SEED,
+        entries=(1, 1000),
+        uniqueItems=True,
+    )
+    together: bool = key(
+        "`true`: all seeds train in one job, stacked in one network; `false`: a job for each"
+    )
+    threads: int = key(
+        "CPU threads of a job; results are bit-identical only at equal thread counts",
+        least=1,
+        most=1024,
+    )
+    hardware: Hardware
+    flow: Literal["rectified", "cosine"] = key(
+        "noise schedule: `rectified` (alpha = 1 - t, sigma = t) or `cosine`, not where an exact"
+        " velocity is used"
+    )
+    data: Data
+    model: Model
+    teacher: Teacher
+    student: Student
+    distill: Distill
+    bank: Bank
+    save: Save
+    fit: Fit
+    classifier: Classifier
+    evaluate: Evaluate
+    tables: Tables
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """What a scenario has beside what its runs have."""
+
+    methods: tuple[str, ...] = key(
+        "the scenario's methods, in the order of its tables (scenario only)",
+        entries=(1, 1000),
+        uniqueItems=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """The small CLIP that scores alignment."""
+
+    updates: int = key("of its training", least=1, most=UPDATES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """config/config.yaml, overlays and command-line values merged."""
+
+    results: str = key(
+        "folder of everything that is made; `~` and variables such as `$SCRATCH` are replaced,"
+        " blanks and quotes may stand in it",
+        minLength=1,
+    )
+    scenarios: tuple[str, ...] = key(
+        "scenarios to run, in order",
+        entries=(1, 100),
+        uniqueItems=True,
+        items={"type": "string", "pattern": "[a-z0-9]+", "maxLength": 60},
+    )
+    clip: Clip = key("see `clip`")
+    validate: tuple[str, ...] = key(
+        "scenarios among those that run, of pictures or clips with prompts, on whose real data the"
+        " metrics are tried",
+        uniqueItems=True,
+    )
+    defaults: dict[str, Any] = key("what every run starts from")
+    overrides: dict[str, Any] = key(
+        "scenario name or `all` -> diff; meant for overlays",
+        absent=None,
+        additionalProperties={"type": "object"},
+    )
+    methods: dict[str, Any] = key(
+        "methods of an overlay: name -> a diff as in `methods.yaml`, with a `label` and a `grid` or"
+        " without",
+        absent=None,
+    )

@@ -1,0 +1,1 @@
+"""What models are trained on: samples, prompts, and precomputed latents."""

@@ -1,0 +1,1 @@
+"""Files: written whole, known by digest, read with one clear line where they are wrong."""

@@ -1,0 +1,277 @@
+"""`make demo`: the whole job through Snakemake with progress; the report; the headline table."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pdmd.config.experiment import Experiment
+from pdmd.config.plan import read_workflow
+from pdmd.config.yaml_files import read_mapping
+from pdmd.errors import UserError
+from pdmd.files.storage import read_json, write_json
+from pdmd.jobs.estimates import describe, running, training_jobs, work_done
+
+HEADLINES = (
+    ("mixture2d", "modes"),
+    ("digits", "diversity"),
+    ("toy1d", "velocity"),
+    ("emoji", "diversity"),
+    ("moving", "motion"),
+)
+CONFIG = Path("config/config.yaml")
+LAST_SETTINGS = Path(".state/settings.json")  # below the results folder
+LOCKS = Path(".snakemake/locks")
+
+
+def snakemake_command(arguments: Sequence[str]) -> list[str]:
+    """Snakemake of this very environment."""
+    return [sys.executable, "-m", "snakemake", *arguments]
+
+
+def run_demo(cores: int, arguments: Sequence[str]) -> None:
+    """Run Snakemake, show what it does, end with the headline tables and where things are.
+
+    Raises:
+        UserError: the workflow failed; its last lines have been printed.
+    """
+    arguments = list(arguments)
+    experiment = _experiment(arguments)
+    results = Path(experiment.settings["results"])
+    log = results / "demo.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    # Snakemake's --configfile takes all that follows: its own flags stand first.
+    command = snakemake_command([f"-c{cores}", "--rerun-incomplete", *arguments])
+    started = time.time()
+    with Claim(results / ".state" / "demo.json") as claim:
+        claim.unlock(arguments)
+        with log.open("w", encoding="utf-8") as out:
+            process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+            claim.note(process.pid)
+            try:
+                _watch(process, experiment, log, started, claim)
+            except KeyboardInterrupt:
+                process.wait()
+                raise UserError("stopped: `make demo` goes on from the last checkpoints") from None
+    text = log.read_text(encoding="utf-8", errors="replace")
+    if process.returncode != 0:
+        print("\n".join(_failure(text)), file=sys.stderr)
+        raise UserError(f"the workflow failed: see above, and all of it in {log}")
+    if "Nothing to be done" in text:
+        print("Nothing to do: every table and figure is up to date.")
+    else:
+        print(f"Done in {_clock(time.time() - started)}.")
+    make_report(results, None, [])
+    print_results(experiment, results)
+
+
+class Claim:
+    """Which Snakemake of ours runs here, and which locks it took, for the demo that comes next.
+
+    A lock is cleared only where it is the very one that a Snakemake of ours took, which has ended:
+    process ids come round again, and others may lock the same folder meanwhile.
+    """
+
+    def __init__(self, path: Path, locks: Path = LOCKS):
+        self.path, self.locks = path, locks
+        self._pid = 0
+        self._noted: dict[str, Any] = {}
+
+    def __enter__(self) -> Claim:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._held = self.path.with_suffix(".lock").open("a")
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._held.close()
+            raise UserError(
+                f"{self.path.parent.parent}: another demo runs here: wait for it or end it"
+            ) from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # What is there may tell of another's, or of ours that outlives this demo.
+        if self._noted and not _identity(self._pid)["start"]:
+            self.path.unlink(missing_ok=True)
+        self._held.close()
+
+    def note(self, pid: int | None = None) -> None:
+        """Keep who runs, and the locks as they are now; nothing is written where that is known."""
+        self._pid = pid or self._pid
+        value = {**_identity(self._pid), "locks": _stamps(self.locks)}
+        if value != self._noted:
+            write_json(self.path, value)
+            self._noted = value
+
+    def unlock(self, arguments: Sequence[str]) -> None:
+        """Clear the locks that a killed Snakemake of ours left behind.
+
+        Raises:
+            UserError: it still runs.
+        """
+        if not self.path.exists():
+            return
+        try:
+            left = read_json(self.path)
+            pid, locks, host, _ = int(left["pid"]), left["locks"], left["host"], left["start"]
+        except (UserError, TypeError, KeyError, ValueError):
+            return  # torn: Snakemake itself says that the folder is locked, and what to do
+        if left["start"] and left == {**_identity(pid), "locks": locks}:
+            raise UserError(f"process {pid} still runs this workflow: wait for it or end it")
+        if host == socket.gethostname() and locks and locks == _stamps(self.locks):
+            command = snakemake_command(["--unlock", *arguments])
+            subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+
+
+def _identity(pid: int) -> dict[str, Any]:
+    """A process, told apart from a later one of the same number; start 0 if it has ended."""
+    try:
+        state, *rest = (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        )
+        start = 0 if state == "Z" else int(rest[18])
+    except (OSError, ValueError, IndexError):
+        start = 0
+    return {"pid": pid, "start": start, "host": socket.gethostname()}
+
+
+def _stamps(locks: Path) -> dict[str, list[int]]:
+    """Snakemake's lock files, each with what tells it from a later one of the same name."""
+    stamps = {}
+    for path in sorted(locks.glob("*.lock")):
+        with contextlib.suppress(OSError):  # it went at this moment
+            stamps[path.name] = [path.stat().st_ino, path.stat().st_mtime_ns]
+    return stamps
+
+
+def _experiment(arguments: Sequence[str]) -> Experiment:
+    """The configuration as Snakemake will see it, by its own reading of its arguments."""
+    from snakemake.cli import parse_args, parse_config
+    from snakemake.settings.types import ConfigSettings
+    from snakemake.utils import update_config
+    from snakemake_interface_common.exceptions import WorkflowError
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            _, given = parse_args(list(arguments))
+    except SystemExit:  # after pages of usage
+        reason = (said.getvalue().strip().splitlines() or ["see snakemake --help"])[-1]
+        raise UserError(f"demo: {reason.rpartition('error: ')[2]}") from None
+    if given.directory or given.snakefile:
+        raise UserError("demo: --directory, --snakefile: expected Snakemake itself for these")
+    settings = read_mapping(CONFIG)
+    try:
+        for path in given.configfile or ():
+            read_mapping(Path(path))  # what is wrong with it is said in one line
+        wanted = ConfigSettings(
+            config=parse_config(given.config), configfiles=given.configfile or ()
+        )
+    except (ValueError, WorkflowError) as error:
+        raise UserError(f"demo: {' '.join(str(error).split())}") from error
+    if given.replace_workflow_config:
+        settings = {}
+    update_config(settings, wanted.overwrite_config)
+    return read_workflow(Path(), settings)
+
+
+def _watch(
+    process: subprocess.Popen[bytes],
+    experiment: Experiment,
+    log: Path,
+    started: float,
+    claim: Claim,
+) -> None:
+    """Show progress until Snakemake ends: redrawn on a terminal, else a block every 15 s."""
+    results, jobs = Path(experiment.settings["results"]), training_jobs(experiment)
+    before = work_done(jobs, running(results))
+    live, drawn, last = sys.stdout.isatty(), 0, 0.0
+    while process.poll() is None:
+        time.sleep(0.5)
+        claim.note()
+        if not live and time.time() - last < 15:
+            continue
+        last = time.time()
+        lines = _progress(experiment, log, started, before)
+        if live:
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\x1b[{drawn}F\x1b[0J" if drawn else "", end="")
+            lines, drawn = [line[:width] for line in lines], len(lines)
+        print("\n".join(lines), flush=True)
+
+
+def _progress(experiment: Experiment, log: Path, started: float, before: float) -> list[str]:
+    """The present state in a few lines."""
+    results, jobs = Path(experiment.settings["results"]), training_jobs(experiment)
+    text = log.read_text(encoding="utf-8", errors="replace")  # it is being written
+    planned = re.findall(r"^total +(\d+)", text, re.M)
+    steps = re.findall(r"(\d+) of (\d+) steps", text)
+    done, total = steps[-1] if steps else ("0", planned[-1] if planned else "?")
+    now = running(results)
+    work, behind = sum(job.work for job in jobs), work_done(jobs, now)
+    elapsed, left = time.time() - started, "time left not known yet"
+    if behind - before > 0.02 * work:
+        rest = elapsed * (work - behind) / (behind - before)
+        left = f"about {_clock(rest)} left" if rest > 0 else "measuring and drawing"
+    elif behind == work and int(done):
+        left = f"about {_clock(elapsed * (int(total) - int(done)) / int(done))} left"
+    head = f"[{_clock(elapsed)}] jobs {done} of {total}, training {behind / work:.0%}, {left}"
+    return [head, *[f"    {describe(value)}" for value in now]]
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def _failure(text: str) -> list[str]:
+    """The lines that say what went wrong, each once; the last lines where none does."""
+    lines = re.findall(r"^(?:pdmd: .*|Error in rule .*|\w*(?:Error|Exception): .*)$", text, re.M)
+    return list(dict.fromkeys(lines)) or text.splitlines()[-25:]
+
+
+def make_report(results: Path, settings: Path | None, arguments: Sequence[str]) -> None:
+    """Write <results>/report.html, Snakemake's report, if tables or figures are newer.
+
+    Args:
+        settings: what the workflow was started with, kept for the next report; None: as of the
+            last one.
+    Raises:
+        UserError: there is nothing to report, or Snakemake could not make it.
+    """
+    report, last = results / "report.html", results / LAST_SETTINGS
+    shown = [*results.glob("*/tables/*.csv"), *results.glob("*/figures/*.png")]
+    if settings is not None:
+        write_json(last, read_json(settings))
+    if not shown or not last.exists():
+        raise UserError(f"{results}: no tables or figures: expected a finished `snakemake -c2`")
+    newest = max(path.stat().st_mtime for path in shown)
+    if report.exists() and report.stat().st_mtime >= newest:
+        return
+    command = ["--nolock", "--configfile", str(last), "--report", str(report), *arguments]
+    done = subprocess.run(
+        snakemake_command(command), capture_output=True, text=True, errors="replace", check=False
+    )
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UserError(f"{report}: {reason}: expected Snakemake to write the report")
+
+
+def print_results(experiment: Experiment, results: Path) -> None:
+    """The headline tables, and where everything is."""
+    for scenario, name in HEADLINES:
+        path = results / scenario / "tables" / f"{name}.md"
+        if scenario in experiment.scenarios and path.exists():
+            print(f"\n{path.read_text().rstrip()}")
+    print(f"\nReport   {results / 'report.html'}")
+    print(f"Tables   {results}/<scenario>/tables/*.csv (.md, .tex)")
+    print(f"Figures  {results}/<scenario>/figures/*.pdf (.png)")

@@ -1,0 +1,129 @@
+"""How much training an experiment holds and how far it is: the sums behind progress lines."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pdmd.config.catalogue import TRANSFORMERS
+from pdmd.config.experiment import Experiment
+from pdmd.config.paths import job_label
+from pdmd.config.sections import Model, Run
+
+TOKENS = 16  # of a small transformer's sample
+STALE_SECONDS = 60.0  # a job that has not reported for so long is shown as silent
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training job.
+
+    Attributes:
+        label: as the job's own progress file names it; output: exists when it is done.
+        work: rows through the network times its size, in arbitrary units.
+    """
+
+    label: str
+    output: Path
+    work: float
+
+
+def network_size(model: Model) -> float:
+    """Roughly the number of weights that a row meets, once for each of a transformer's tokens."""
+    each = {"mlp": 1, "conditional-mlp": 4, "qwen": 40, "wan": 14}
+    layers = model.depth * each[model.kind] + 1
+    rows = TOKENS if model.kind in TRANSFORMERS else 1
+    return float(layers * rows * model.width**2)
+
+
+def fit_work(run: Run, runs: int) -> float:
+    """Work of fitting one velocity for each of `runs` seeds."""
+    return 3 * run.fit.updates * run.fit.batch * runs * network_size(run.model)
+
+
+def sampling_work(run: Run, runs: int, rows: int, number: int | None = None) -> float:
+    """Work of drawing samples: with all of a sampler's steps, or those before a phase."""
+    student = run.student
+    if run.kind == "teacher":
+        guided = 1 if run.teacher.guidance == 1 else 2
+        steps = guided * run.teacher.steps
+    else:
+        steps = student.steps if number is None else [0, *student.boundaries][number - 1]
+    return float(steps * rows * runs) * network_size(run.model)
+
+
+def phase_work(run: Run, runs: int, number: int) -> float:
+    """Work of distilling one phase: rollouts, fake updates and the generator's."""
+    student, distill = run.student, run.distill
+    first, last = [0, *student.boundaries][number - 1 : number + 1]
+    steps = last - first
+    rollout = float(steps) if student.backward == "all" else (steps + 1) / 2
+    rollout += 0 if run.bank.rows else first
+    backward = 2 * steps if student.backward == "all" else 2
+    calls = distill.fake_updates * (rollout + 3) + rollout + backward + 3
+    updates = distill.updates * steps / student.steps
+    return updates * distill.batch * runs * calls * network_size(run.model)
+
+
+def training_jobs(experiment: Experiment) -> list[Job]:
+    """Every training job of an experiment."""
+    jobs = []
+    for scenario in experiment.scenarios:
+        folder = Path(experiment.settings["results"]) / scenario
+        methods = experiment.method_names(scenario)
+        if experiment.select(scenario, ["distill", "teacher"]):
+            run = experiment.shared(scenario)
+            work = 0.0 if run.fit.kept else fit_work(run, 1)
+            jobs.append(Job(f"{scenario} base", folder / "base/model.safetensors", work))
+        for method in methods:
+            run = experiment.runs[scenario, method]
+            if run.kind == "teacher":
+                continue
+            for seeds in experiment.groups(scenario):
+                for number in range(1, experiment.phases(scenario, method) + 1):
+                    output = folder / method / f"seed{seeds[-1]}/phase{number}/metrics.json"
+                    fits = run.kind == "fit"
+                    size = (
+                        fit_work(run, len(seeds)) if fits else phase_work(run, len(seeds), number)
+                    )
+                    name = job_label(run, None if fits else number, seeds)
+                    jobs.append(Job(name, output, size))
+    return jobs
+
+
+def running(results: Path) -> list[dict[str, Any]]:
+    """What the training jobs that run now last said of themselves, by label."""
+    reports = []
+    for path in results.glob(".state/*/*/*/progress.json"):
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+            if describe(value) and value["step"] / value["updates"] >= 0:
+                reports.append(value)
+        except Exception:  # it ends at this moment, or is damaged: watchers go on without it
+            continue
+    return sorted(reports, key=lambda value: str(value["label"]))
+
+
+def work_done(jobs: list[Job], now: list[dict[str, Any]]) -> float:
+    """Work behind us, running jobs by their share."""
+    shares = {value["label"]: value["step"] / value["updates"] for value in now}
+    return sum(job.work * (1 if job.output.exists() else shares.get(job.label, 0)) for job in jobs)
+
+
+def describe(value: dict[str, Any]) -> str:
+    """One running job in one line: label, updates, losses, updates a second."""
+    line = f"{value['label']:<38} {value['step']:>6}/{value['updates']} updates"
+    spent, step = value["now"] - value["started"], value["step"] - value.get("first", 0)
+    record = value["record"] or {}
+    for name in ("loss", "fake_loss"):
+        if name in record:
+            mean = sum(record[name]) / len(record[name])
+            line += f"  {name.replace('_', ' ')} {mean:.3f}"
+    if time.time() - value["now"] > STALE_SECONDS:
+        return f"{line}  silent for {time.time() - value['now']:.0f} s"
+    if step and spent > 1:
+        line += f"  {step / spent:.0f}/s"
+    return line

@@ -1,0 +1,298 @@
+"""What rules ask of the configuration: which jobs there are, what each reads and writes.
+
+Rules are few and named by their stage; a job is one by its wildcards. Snakemake wants a rule's
+outputs before it knows wildcards, so seeds that train together have rules of their own, named after
+their scenario; every other job has one seed, the wildcard {group}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pdmd.config.experiment import Experiment
+from pdmd.config.parts import Part, uses_bank
+from pdmd.config.sections import Run
+from pdmd.files.storage import fingerprint
+from pdmd.jobs.resources import Request, Requests
+from pdmd.report.registry import figures_from, tables_from
+from pdmd.scenarios.kind import Kind, kind_of
+from pdmd.stages.outputs import (
+    DIAGNOSTICS,
+    diagnostics,
+    known,
+)
+
+NOTHING = "(?!)"  # what no name matches
+Inputs = Callable[[Any], list[str]]
+Declared = Callable[..., Iterable[Any]]
+
+
+def either(names: Iterable[str]) -> str:
+    """A wildcard constraint: one of these names."""
+    return "|".join(dict.fromkeys(names)) or NOTHING
+
+
+def classed(kind: Kind) -> bool:
+    """Whether data are latents with classes."""
+    return kind.classes > 0
+
+
+def with_prompts(kind: Kind) -> bool:
+    """Whether data are pictures or clips with prompts."""
+    return kind.prompted is not None
+
+
+class Graph:
+    """The jobs of an experiment.
+
+    Args:
+        parts: scenario -> name below results/<scenario> -> what jobs read of the configuration.
+    """
+
+    def __init__(self, experiment: Experiment, parts: Mapping[str, Mapping[str, Part]]):
+        self.experiment, self.parts = experiment, parts
+        self.results = str(experiment.settings["results"])
+
+    @cached_property
+    def lanes(self) -> list[Lane]:
+        """Jobs of one seed each, of all scenarios; then those of seeds that train together."""
+        every = self.experiment.scenarios
+        groups = {name: self.experiment.groups(name) for name in every}
+        together = [name for name in every if len(groups[name][0]) > 1]
+        apart = [name for name in every if name not in together]
+        lanes = [Lane(self, tuple(apart), None)] if apart else []
+        return lanes + [Lane(self, (name,), tuple(groups[name][0])) for name in together]
+
+    def scenarios(self, applies: Callable[[Kind], Any]) -> str:
+        """A wildcard constraint: the scenarios of some kinds."""
+        return either(name for name in self.experiment.scenarios if applies(self.kind(name)))
+
+    def threads(self, wildcards: Any) -> int:
+        """CPU threads of a job, as its config has them."""
+        return int(self.experiment.scenario(wildcards.scenario)["threads"])
+
+    def part(self, name: str, wildcards: Any) -> Part:
+        """The sections that one kind of job reads: of a method, or of a whole scenario.
+
+        Raises:
+            KeyError: the scenario has no such method, or its kind no such job.
+        """
+        folder = f"{wildcards.method}/" if hasattr(wildcards, "method") else ""
+        return self.parts[wildcards.scenario][f"{folder}config/{name}.json"]
+
+    def config(self, name: str) -> Inputs:
+        """An input function: their file, whose date does not count."""
+        from snakemake.io import ancient
+
+        return lambda wildcards: [ancient(str(self.part(name, wildcards).path))]
+
+    def digest(self, name: str) -> Callable[[Any], str]:
+        """A params function: their digest."""
+        return lambda wildcards: self.part(name, wildcards).digest
+
+    def data(self, *names: str) -> list[str]:
+        """Files of a scenario's data folder, the scenario left open."""
+        return [f"{self.results}/{{scenario}}/data/{name}" for name in names]
+
+    def tables(self, scenario: str) -> list[str]:
+        """Every table of a scenario."""
+        names, folder = self.kind(scenario).tables, f"{self.results}/{scenario}/tables"
+        return [f"{folder}/{name}.{end}" for name in names for end in ("csv", "md", "tex")]
+
+    def figures(self, scenario: str) -> list[str]:
+        """Every figure of a scenario."""
+        names, folder = self.kind(scenario).figures, f"{self.results}/{scenario}/figures"
+        return [f"{folder}/{name}.{end}" for name in names for end in ("png", "pdf")]
+
+    def kind(self, scenario: str) -> Kind:
+        """What a scenario's kind brings."""
+        return kind_of(self.experiment.shared(scenario).data)
+
+    def targets(self, scenario: str) -> list[str]:
+        """Everything a person asks of a scenario."""
+        tried = scenario in self.experiment.settings["validate"]
+        validation = [f"{self.results}/metrics_validation/{scenario}.csv"] if tried else []
+        folder = f"{self.results}/{scenario}"
+        records = [f"{folder}/{kind}/provenance.json" for kind in ("tables", "figures")]
+        drawn = [*self.tables(scenario), *self.figures(scenario), *records]
+        return [*drawn, *self.scores(scenario), *validation]
+
+    def scores(self, scenario: str) -> list[str]:
+        """What is known of every method's samples: asked for, so that a lost file is made again."""
+        folder = f"{self.results}/{scenario}"
+        return [
+            f"{folder}/{method}/seed{seed}/{name}"
+            for method in self.experiment.method_names(scenario)
+            for seed in self.experiment.seeds(scenario)
+            for name in known(self.experiment.runs[scenario, method])
+        ]
+
+    def drawn_from(self, scenario: str) -> list[Part]:
+        """What tables and figures read of the configuration, a part a method."""
+        methods = self.experiment.method_names(scenario)
+        return [self.parts[scenario][f"{method}/config/table.json"] for method in methods]
+
+    def drawn_configs(self, scenario: str) -> list[str]:
+        """Their files."""
+        from snakemake.io import ancient
+
+        return [ancient(str(part.path)) for part in self.drawn_from(scenario)]
+
+    def drawn_digest(self, scenario: str) -> str:
+        """The digest of their contents."""
+        return fingerprint([part.content for part in self.drawn_from(scenario)])
+
+    def table_inputs(self, scenario: str) -> list[str]:
+        """The results that tables are made from."""
+        return self._inputs(scenario, tables_from)
+
+    def figure_inputs(self, scenario: str) -> list[str]:
+        """The results that figures are drawn from."""
+        return self._inputs(scenario, figures_from)
+
+    def _inputs(
+        self, scenario: str, declared: Callable[[Sequence[Run]], dict[str, list[Path]]]
+    ) -> list[str]:
+        runs = [part.run for part in self.drawn_from(scenario)]
+        every = (path for paths in declared(runs).values() for path in paths)
+        return list(dict.fromkeys(map(str, every)))
+
+    def reported(self) -> list[str]:
+        """What a report of all scenarios shows."""
+        every = self.experiment.scenarios
+        drawn = [path for s in every for path in (*self.tables(s), *self.figures(s))]
+        return [path for path in drawn if path.endswith((".csv", ".png"))]
+
+    def fitted(self, name: str, declared: Declared) -> Inputs:
+        """An input function: what a fit reads, whose weights serve every seed."""
+        return lambda wildcards: list(map(str, declared(self.part(name, wildcards).run)))
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Jobs that differ by their wildcards alone.
+
+    Attributes:
+        scenarios: whose jobs they are; seeds: that train together, None for one seed a job.
+    """
+
+    graph: Graph
+    scenarios: tuple[str, ...]
+    seeds: tuple[int, ...] | None
+
+    @property
+    def experiment(self) -> Experiment:
+        """Whose jobs these are."""
+        return self.graph.experiment
+
+    @property
+    def only(self) -> str:
+        """A wildcard constraint: the lane's scenarios."""
+        return either(self.scenarios)
+
+    @property
+    def prompted(self) -> str:
+        """A wildcard constraint: those of them whose data have prompts."""
+        return either(name for name in self.scenarios if self.graph.kind(name).prompted)
+
+    @property
+    def group(self) -> str:
+        """A wildcard constraint: one seed."""
+        return "[0-9]+"
+
+    def name(self, stage: str) -> str:
+        """A rule's name: the stage, and of seeds that train together the scenario."""
+        return stage if self.seeds is None else f"{stage}_{self.scenarios[0]}"
+
+    def methods(self, *kinds: str) -> str:
+        """A wildcard constraint: the lane's methods of some kinds."""
+        names = (name for one in self.scenarios for name in self.experiment.select(one, kinds))
+        return either(names)
+
+    def has(self, *kinds: str) -> bool:
+        """Whether there are methods of some kinds."""
+        return self.methods(*kinds) != NOTHING
+
+    @property
+    def diagnostics(self) -> list[str]:
+        """The diagnostics that are made of some method."""
+        return [name for name in DIAGNOSTICS if self.diagnosed(name)[0] != NOTHING]
+
+    def diagnosed(self, diagnostic: str) -> tuple[str, str]:
+        """Wildcard constraints: the scenarios and methods that a diagnostic is made of."""
+        pairs = [
+            pair
+            for pair, run in self.experiment.runs.items()
+            if pair[0] in self.scenarios and diagnostic in diagnostics(run)
+        ]
+        return either(scenario for scenario, _ in pairs), either(method for _, method in pairs)
+
+    def folders(self, below: str = "") -> list[str]:
+        """Folders of the job's seeds, wildcards left open."""
+        seeds: Sequence[Any] = ["{group}"] if self.seeds is None else self.seeds
+        root = f"{self.graph.results}/{{scenario}}/{{method}}"
+        return ["/".join(filter(None, (root, f"seed{seed}", below))) for seed in seeds]
+
+    def files(self, names: Iterable[str], below: str = "") -> list[str]:
+        """Files of the job's seeds, wildcards left open."""
+        return [f"{folder}/{name}" for folder in self.folders(below) for name in names]
+
+    def benchmark(self, below: str) -> str:
+        """Where Snakemake keeps what a job took: with the first of its seeds."""
+        return f"{self.folders(below)[0]}/benchmark.tsv"
+
+    def diagnostic(self, name: str) -> list[str]:
+        """The files of a diagnostic, for the job's seeds."""
+        return self.files(DIAGNOSTICS[name].files)
+
+    def numbers(self, wildcards: Any) -> list[int]:
+        """The job's seeds."""
+        return [int(wildcards.group)] if self.seeds is None else list(self.seeds)
+
+    @property
+    def named(self) -> str:
+        """The same as a command has them, wildcards left open."""
+        return "{group}" if self.seeds is None else " ".join(map(str, self.seeds))
+
+    def run(self, wildcards: Any) -> Run:
+        """The resolved run of a job."""
+        return self.experiment.runs[wildcards.scenario, wildcards.method]
+
+    def reads(self, declared: Declared) -> Inputs:
+        """An input function: what a stage reads for the job's seeds."""
+
+        def paths(wildcards: Any) -> list[str]:
+            phase = [int(wildcards.phase)] if hasattr(wildcards, "phase") else []
+            run, seeds = self.run(wildcards), self.numbers(wildcards)
+            every = (path for seed in seeds for path in declared(run, seed, *phase))
+            return list(dict.fromkeys(map(str, every)))
+
+        return paths
+
+    def banks(self, wildcards: Any) -> list[str]:
+        """An input function: the banks that a later phase starts from."""
+        if int(wildcards.phase) == 1 or not uses_bank(self.run(wildcards)):
+            return []
+        folders = self.folders(f"phase{wildcards.phase}/bank")
+        return [folder.format(**wildcards) for folder in folders]
+
+    def requests(self, stage: str) -> Request:
+        """What a job that trains or draws asks of a cluster, as functions of its wildcards."""
+        requests = Requests(self.experiment)
+        if stage in ("bank", "sample", "decode", "features"):
+            return requests.drawing(stage, self.numbers)
+        return requests.of(stage, self.numbers)
+
+    @property
+    def urgency(self) -> int:
+        """The longest chains first: of scenarios with prompts, then by number of phases."""
+        chains = [
+            10 * bool(kind_of(run.data).prompted) + self.experiment.phases(*pair)
+            for pair, run in self.experiment.runs.items()
+            if pair[0] in self.scenarios
+        ]
+        return max(chains)

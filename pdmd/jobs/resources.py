@@ -1,0 +1,175 @@
+"""What each job asks of a cluster: minutes, memory, nodes and GPUs, out of its config alone.
+
+A request is a bound, not a forecast: a job that passes it is started again with twice as much, and
+a training job then goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pdmd.config.experiment import Experiment
+from pdmd.config.sections import Hardware, Run
+from pdmd.jobs.estimates import fit_work, network_size, phase_work, sampling_work
+from pdmd.training.launch import prefix
+
+# Rows times weights a second of one thread; the demo's jobs reach 2.5e10 to 8e10 on two cores.
+SPEED = 1e10
+SEEN = 2e8  # of a sample by frozen networks, or a decoder: 20 ms of one thread
+START_MINUTES = 10  # Python, torch, a cold file system
+LIGHT_MINUTES, LIGHT_MB = 20, 3000  # of jobs that draw, score or plot
+START_MB = 1500  # the demo's jobs stay under 1,000 with torch loaded
+STEP_MINUTES, STEP_MB = 10, 500  # rounded up to these: jobs that ask for the same share an array
+COPIES = 12  # of the weights, in float32: three roles, two with gradients and Adam's moments
+
+Asked = int | str | Callable[..., int | str]
+Request = dict[str, Asked]
+
+
+def minutes(work: float, attempt: int = 1) -> int:
+    """Walltime for some work, doubled at each further attempt."""
+    steps = math.ceil((START_MINUTES + work / SPEED / 60) / STEP_MINUTES)
+    return 2 ** (attempt - 1) * STEP_MINUTES * steps
+
+
+def training_mb(run: Run, runs: int, batch: int, attempt: int = 1) -> int:
+    """Memory of a process that trains `runs` runs in one network."""
+    model = run.model
+    weights = 4 * COPIES * network_size(model) * runs
+    calls = run.student.steps if run.student.backward == "all" else 1
+    rows = 4 * batch * runs * model.width * 8 * (model.depth + 1) * (calls + 2)
+    steps = math.ceil((START_MB + (weights + rows) / 2**20) / STEP_MB)
+    return 2 ** (attempt - 1) * STEP_MB * steps
+
+
+def light() -> Request:
+    """Jobs that draw, score or plot: one node and no GPU."""
+    return {
+        "runtime": lambda wildcards, attempt: 2 ** (attempt - 1) * LIGHT_MINUTES,
+        "mem_mb": lambda wildcards, attempt: 2 ** (attempt - 1) * LIGHT_MB,
+    }
+
+
+class Requests:
+    """The requests of an experiment's training jobs, as functions of a rule's wildcards.
+
+    What all of its jobs agree in is no function: Snakemake calls those again for every job.
+    """
+
+    def __init__(self, experiment: Experiment):
+        self.experiment = experiment
+
+    def base(self) -> Request:
+        """Fitting the base network of a scenario, in one run."""
+
+        def run(wildcards: Any) -> Run:
+            return self.experiment.shared(wildcards.scenario)
+
+        return self._training(
+            run, lambda wildcards: fit_work(run(wildcards), 1), lambda _: 1, "fit"
+        )
+
+    def of(self, stage: str, seeds: Callable[[Any], Sequence[int]]) -> Request:
+        """Fitting one velocity a seed (`fit`), or distilling one phase (`distill`).
+
+        Args:
+            seeds: of a job, by its wildcards.
+        """
+
+        def run(wildcards: Any) -> Run:
+            return self.experiment.runs[wildcards.scenario, wildcards.method]
+
+        def work(wildcards: Any) -> float:
+            runs = len(seeds(wildcards))
+            if stage == "fit":
+                return fit_work(run(wildcards), runs)
+            return phase_work(run(wildcards), runs, int(wildcards.phase))
+
+        return self._training(run, work, lambda wildcards: len(seeds(wildcards)), stage)
+
+    def drawing(self, stage: str, seeds: Callable[[Any], Sequence[int]]) -> Request:
+        """Drawing a bank (`bank`) or samples of record (`sample`), on what the method trains on.
+
+        Samples are decoded and seen by frozen networks (`decode`, `features`) there, too.
+
+        Args:
+            seeds: of a job, by its wildcards.
+        """
+
+        def run(wildcards: Any) -> Run:
+            return self.experiment.runs[wildcards.scenario, wildcards.method]
+
+        def work(wildcards: Any) -> float:
+            config, runs = run(wildcards), len(seeds(wildcards))
+            if stage == "bank":
+                rows, number = config.bank.rows, int(wildcards.phase)
+                return sampling_work(config, runs, rows, number)
+            if stage in ("decode", "features"):
+                return SEEN * runs * config.evaluate.samples
+            return sampling_work(config, runs, config.evaluate.samples)
+
+        def share(wildcards: Any) -> int:
+            hardware = run(wildcards).hardware
+            return int(hardware.nodes * hardware.processes)
+
+        def least(wildcards: Any, attempt: int) -> int:
+            return max(
+                2 ** (attempt - 1) * LIGHT_MINUTES,
+                minutes(work(wildcards) / share(wildcards), attempt),
+            )
+
+        def memory(wildcards: Any, attempt: int) -> int:
+            config = run(wildcards)
+            experts = 1 + len(config.student.boundaries)  # the base, and each phase's
+            weights = 4 * experts * network_size(config.model) * len(seeds(wildcards)) / 2**20
+            mb = max(LIGHT_MB, STEP_MB * math.ceil((START_MB + weights) / STEP_MB))
+            return 2 ** (attempt - 1) * int(config.hardware.processes * mb)
+
+        return {"runtime": least, "mem_mb": memory, **self._hardware(run)}
+
+    def _hardware(self, run: Callable[[Any], Run]) -> Request:
+        """Nodes and GPUs, and what starts a process on each."""
+        # `launch` is not a parameter: other hardware runs no finished job again.
+        totals: dict[str, Callable[[Hardware], int | str]] = {
+            "nodes": lambda hardware: hardware.nodes,
+            "gpu": lambda hardware: hardware.nodes * hardware.gpus,
+            "launch": prefix,
+        }
+        every = {one.hardware for one in self.experiment.runs.values()}
+        every |= {self.experiment.shared(name).hardware for name in self.experiment.scenarios}
+        if len(every) == 1:
+            return {name: of(*every) for name, of in totals.items()}
+        return {name: _by_job(of, run) for name, of in totals.items()}
+
+    def _training(
+        self,
+        run: Callable[[Any], Run],
+        work: Callable[[Any], float],
+        runs: Callable[[Any], int],
+        part: str,
+    ) -> Request:
+        """A training job: it saves when it is told to stop, hence resumable."""
+
+        def share(wildcards: Any) -> int:
+            hardware = run(wildcards).hardware
+            return int(hardware.nodes * hardware.processes)
+
+        def memory(wildcards: Any, attempt: int) -> int:
+            config = run(wildcards)
+            batch = getattr(config, part).batch // share(wildcards)
+            return config.hardware.processes * training_mb(config, runs(wildcards), batch, attempt)
+
+        return {
+            "runtime": lambda wildcards, attempt: minutes(
+                work(wildcards) / share(wildcards), attempt
+            ),
+            "mem_mb": memory,
+            "resumable": 1,
+            **self._hardware(run),
+        }
+
+
+def _by_job(of: Callable[[Hardware], int | str], run: Callable[[Any], Run]) -> Asked:
+    return lambda wildcards: of(run(wildcards).hardware)

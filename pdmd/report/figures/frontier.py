@@ -1,0 +1,88 @@
+"""Fidelity against diversity while the students train."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pdmd.config.sections import Run
+from pdmd.metrics.intervals import defined, mean_interval
+from pdmd.metrics.ranges import Range, ranges
+from pdmd.report.figures.results import frontiers, trained
+from pdmd.report.figures.style import (
+    DRAWN_FROM,
+    LABELS,
+    TEXT,
+    legend,
+    letter,
+    line_of,
+    marker_of,
+    new_figure,
+)
+from pdmd.report.reading import read_metrics
+from pdmd.report.tables import compared_at
+
+LOWER_IS_BETTER = {"tv", "cosine"}
+
+
+def frontier(runs: Sequence[Run], names: Sequence[str]) -> Figure:
+    """A column a measure of diversity; better is up and to the right in all of them.
+
+    One-step students go their own way, so a second row leaves them out.
+    """
+    several = [run for run in runs if run.student.steps > 1]
+    rows = [runs] if len(several) in (0, len(runs)) else [runs, several]
+    figure = new_figure(TEXT, 0.5 + 2.5 * len(rows))
+    axes = figure.subplots(len(rows), len(names), squeeze=False)
+    for row, shown in zip(axes, rows, strict=True):
+        for ax, name in zip(row, names, strict=True):
+            draw_panel(ax, shown, name)
+    letter(list(axes.flat))
+    legend(figure, runs)
+    return figure
+
+
+def draw_panel(ax: Axes, runs: Sequence[Run], name: str) -> None:
+    """Fidelity against one measure of diversity."""
+    data = runs[0].data
+    fidelity = compared_at(data)
+    metrics, limits = read_metrics(runs, [fidelity, name]), ranges([fidelity, name], data)
+    for run in trained(runs):
+        draw_training(ax, run, fidelity, name)
+    for run in runs:
+        draw_end(ax, run.method, metrics[run.method], limits)
+    ax.set(xlabel=LABELS[fidelity], ylabel=LABELS[name])
+    if name in LOWER_IS_BETTER:
+        ax.invert_yaxis()
+
+
+def draw_training(ax: Axes, run: Run, x: str, y: str) -> None:
+    """The path of the mean over seeds from a dot on, and faintly of every seed."""
+    import pandas as pd
+
+    seeds, style = frontiers(run, [x, y]), line_of(run.method)
+    # where a metric is undefined for a seed, a mean over the others would not be comparable
+    mean = pd.concat(seeds)[["step", x, y]].groupby("step").mean(skipna=False)
+    for seed in seeds:
+        ax.plot(seed[x], seed[y], color=style["color"], linewidth=0.5, alpha=0.25)
+    ax.plot(mean[x], mean[y], **style)
+    ax.plot(mean[x].iloc[0], mean[y].iloc[0], ".", color=style["color"])
+
+
+def draw_end(
+    ax: Axes, method: str, seeds: Sequence[dict[str, float]], limits: Mapping[str, Range]
+) -> None:
+    """The samples of record: a marker with a cross of 95% intervals; limits: of both metrics."""
+    values = {name: [seed[name] for seed in seeds] for name in limits}
+    intervals = (mean_interval(values[name], ends) for name, ends in limits.items())
+    centre, *bars = zip(*intervals, strict=True)
+    several = all(len(defined(some)) >= DRAWN_FROM for some in values.values())
+    if several and all(math.isfinite(bound) for bound in bars[0]):
+        (left, bottom), (right, top) = bars
+        style = {"color": marker_of(method)["color"], "linewidth": 0.9, "zorder": 3}
+        ax.plot([left, right], [centre[1]] * 2, **style)
+        ax.plot([centre[0]] * 2, [bottom, top], **style)
+    ax.plot(*centre, **marker_of(method, 6), zorder=4)

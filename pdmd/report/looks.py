@@ -1,0 +1,84 @@
+"""One name and one colour for each method, in every table and figure.
+
+Colours are from Okabe and Ito's palette, told apart by the colour-blind; each method also has its
+own marker and dash, so that a figure reads in grey.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pdmd.config.sections import Run
+
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, VERMILION, PURPLE, GREY = "#C9B800", "#0072B2", "#D55E00", "#CC79A7", "#7F7F7F"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a method is shown.
+
+    Attributes:
+        label: in figures; colour, marker, dash: matplotlib's.
+    """
+
+    label: str
+    colour: str
+    marker: str
+    dash: str
+
+
+LOOKS = {
+    "teacher": Look("teacher", BLACK, "*", "-"),
+    "base": Look("base network", GREY, "P", "-"),
+    "dmd1": Look("DMD, 1 step", ORANGE, "o", "-"),
+    "dmd": Look("DMD, vanilla", SKY, "s", "--"),
+    "dmd2": Look("DMD2 (SGTS)", VERMILION, "^", "-"),
+    "phased2": Look("Phased, 2 × 2", BLUE, "D", "-"),
+    "phased4": Look("Phased, 4 × 1", GREEN, "v", "-."),
+    "phased2-biased": Look("Phased, 2 × 2, biased", PURPLE, "X", ":"),
+    "phased2-disjoint": Look("Phased, 2 × 2, disjoint", YELLOW, "h", ":"),
+    "phased2-online": Look("Phased, 2 × 2, online", SKY, "d", "--"),
+    "dmd1-normalised": Look("DMD, 1 step, normalised", ORANGE, "p", "--"),
+    "dmd-normalised": Look("DMD, vanilla, normalised", SKY, "p", "--"),
+    "dmd2-normalised": Look("DMD2, normalised", VERMILION, "p", "--"),
+    "phased2-normalised": Look("Phased, 2 × 2, normalised", BLUE, "p", "--"),
+    "phased4-normalised": Look("Phased, 4 × 1, normalised", GREEN, "p", "--"),
+    "teacher-guided": Look("teacher, CFG 3", BLACK, "P", "-"),
+    "dmd2-guided": Look("DMD2, CFG 3", VERMILION, "P", "--"),
+    "phased2-guided": Look("Phased, 2 × 2, CFG 3", BLUE, "P", "--"),
+    "dmd2-long": Look("DMD2, 3 × updates", VERMILION, "<", "-"),
+    "phased2-long": Look("Phased, 2 × 2, 3 × updates", BLUE, "<", "-"),
+    "dmd2-lora": Look("DMD2, LoRA", VERMILION, "d", ":"),
+    "phased2-lora": Look("Phased, 2 × 2, LoRA", BLUE, "d", ":"),
+    "dmd2-lora-fast": Look("DMD2, LoRA, 5 × rate", VERMILION, "h", ":"),
+    "dmd2-even": Look("DMD2, even steps", VERMILION, "X", "-."),
+    "phased2-even": Look("Phased, 2 × 2, even steps", BLUE, "X", "-."),
+    "dmd2-last-exit": Look("DMD2, last exit", ORANGE, ">", "--"),
+    "dmd2-one-exit": Look("DMD2, one exit", ORANGE, "<", "--"),
+    "full": Look("full interval, Eq. 4", GREEN, "o", "-"),
+    "unbiased": Look("unbiased on (.5, 1], Eq. 13", BLUE, "s", "--"),
+    "biased": Look("biased on (.5, 1]", PURPLE, "^", ":"),
+}
+_SPARE = [
+    Look("", colour, marker, "--")
+    for marker in (">", "H", "8", "1")
+    for colour in (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
+]
+
+
+_labels: dict[str, str] = {}  # of methods of overlays
+
+
+def name_methods(runs: Iterable[Run]) -> None:
+    """Call methods by the labels that their runs give, in what is drawn from now on."""
+    _labels.update({run.method: run.label for run in runs if run.label is not None})
+
+
+def look(method: str) -> Look:
+    """The look of a method; a new name gets a spare one that depends on the name alone."""
+    if method in LOOKS:
+        return LOOKS[method]
+    spare = _SPARE[sum(method.encode()) % len(_SPARE)]
+    return Look(_labels.get(method, method), spare.colour, spare.marker, spare.dash)

@@ -1,0 +1,1 @@
+"""One room a kind of scenario: its data, networks of its own, and figures."""

@@ -1,0 +1,151 @@
+"""What a kind of scenario brings: its data, codec, network, scores, tables and figures.
+
+A kind is a room of its own: a folder beside this file whose `kind.py` defines KIND. Generic code
+asks for it by name, and names none. What costs an import is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pdmd.scenarios
+from pdmd.config.sections import Data, Networks
+from pdmd.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+    from pdmd.data.prompts import Prompt
+    from pdmd.models.mixture import GaussianMixture
+
+Config = dict[str, Any]  # a run as it is written
+Keys = frozenset[str]
+MetricTable = tuple[list[str], str]  # metrics of record, caption
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """What a kind of pictures or clips with prompts brings further.
+
+    Attributes:
+        frames: of a sample, 1 of pictures; judged: labels that its judge tells;
+        render: data section -> uint8 pictures or clips of both splits, with labels and captions;
+        prompts: all of them, the null prompt last; labels: name -> number of values;
+        metrics: (prompts, judge, held-out samples, their labels, evaluate=section) -> its scores;
+        networks: (`evaluate.networks`, device) -> frozen networks beside features, LPIPS and CLIP;
+        validated: (pictures, held-out samples, results) -> what metrics do under known damage;
+        free_coverage: whether coverage leaves out prompts with too few samples.
+    """
+
+    frames: int
+    judged: tuple[str, ...]
+    render: Callable[[Any], dict[str, Tensor]]
+    prompts: Callable[[], list[Prompt]]
+    labels: Callable[[], dict[str, int]]
+    metrics: Callable[..., Any]
+    networks: Callable[[Networks, Any], dict[str, Any]]
+    validated: Callable[[Mapping[str, Tensor], Tensor, Path], pd.DataFrame]
+    free_coverage: bool = False
+
+    def shown(self, x: Tensor) -> Tensor:
+        """(N, 3, T, H, W) as metrics see it: pictures (N, 3, H, W), or clips."""
+        return x[:, :, 0] if self.frames == 1 else x
+
+
+def _missing(config: Config) -> None:
+    """What a kind does not bring. Raises UserError."""
+    raise UserError(f"data.kind: {config['data']['kind']}: expected one with classes")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of scenario.
+
+    Attributes:
+        name: of `data.kind`, and of the room; model: the only `model.kind` that fits;
+        data: its `data` section; check: refuses values that do not fit one another;
+        methods: kinds of methods that it has;
+        evaluate, may_evaluate: keys of the evaluate section that it must and may have;
+        prompts: how many samples of record are drawn for, 0 without; fidelity: the metric that
+            training's path is compared at, None without such a path; known: metric -> number of
+            known modes, by the data section;
+        tables: names in the order of the report; metrics: table -> its metrics; figures: name ->
+            what it is drawn from, names in report/registry.py; the function of that name in the
+            room's figures.py draws it;
+        recovered, equal: metrics of the tables of those names;
+        mixture: the exact law of the data, where it has one; classes, latent_size: of labelled
+            latents, how many and how long;
+        reads: files of its data folder that scores read;
+        scorer: stage -> scores of samples; encode, classifier: of labelled data, write latents and
+            train what scores them, from a resolved config; prompted: see there.
+    """
+
+    name: str
+    model: str
+    data: type[Data]
+    tables: Sequence[str]
+    figures: Mapping[str, tuple[str, ...]]
+    metrics: Callable[[], Mapping[str, MetricTable]]
+    evaluate: Keys
+    may_evaluate: Keys = frozenset({"beside"})
+    check: Callable[[Any, str], None] | None = None
+    methods: tuple[str, ...] = ("teacher", "distill")
+    prompts: int = 0
+    fidelity: str | None = None
+    known: Callable[[Any], dict[str, int]] = lambda spec: {}
+    recovered: Sequence[str] = ()
+    equal: Sequence[str] = ()
+    mixture: Callable[[Any], GaussianMixture] | None = None
+    classes: int = 0
+    latent_size: Callable[[Any], int] = lambda data: 0
+    real_samples: Callable[[Any], int] | None = None
+    reads: Sequence[str] = ()
+    scorer: Callable[[Any], Any] | None = None
+    encode: Callable[[Config], None] = _missing
+    classifier: Callable[[Config], None] = _missing
+    prompted: Prompted | None = None
+
+    @property
+    def latent(self) -> bool:
+        """Whether it trains on precomputed latents."""
+        return self.mixture is None
+
+    def figure(self, name: str) -> Callable[..., Figure]:
+        """What draws one of its figures: the function of that name in the room's figures.py."""
+        drawing: Callable[..., Figure] = getattr(
+            import_module(f"pdmd.scenarios.{self.name}.figures"), name
+        )
+        return drawing
+
+
+@cache
+def kinds() -> dict[str, Kind]:
+    """Every kind that has a room, by name."""
+    by_name = {}
+    for room in pkgutil.iter_modules(pdmd.scenarios.__path__):
+        where = Path(str(getattr(room.module_finder, "path", ""))) / room.name / "kind.py"
+        if room.ispkg and where.is_file():
+            kind = import_module(f"pdmd.scenarios.{room.name}.kind").KIND
+            by_name[kind.name] = kind
+    return by_name
+
+
+def kind_of(data: Data) -> Kind:
+    """The kind of a `data` section."""
+    return kinds()[data.kind]
+
+
+def prompted(name: str) -> Prompted:
+    """What a kind of pictures or clips with prompts brings. Raises ValueError for others."""
+    part = kinds()[name].prompted
+    if part is None:
+        raise ValueError(f"data.kind: {name}: expected one with prompts")
+    return part

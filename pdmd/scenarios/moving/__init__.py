@@ -1,0 +1,1 @@
+"""Clips of moving sprites with prompts."""

@@ -1,0 +1,1 @@
+"""Two atoms on a line."""

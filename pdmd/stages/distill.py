@@ -1,0 +1,83 @@
+"""The distill stage: one phase of a student, for every seed of the job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from pdmd.config.experiment import Config
+from pdmd.config.paths import Paths, job_label
+from pdmd.config.sections import Run
+from pdmd.data.bank import INDEX, read_bank
+from pdmd.distill import BankStarts, NoiseStarts, PhaseTrainer, Recipe, Starts
+from pdmd.phases import Phase
+from pdmd.roles import Roles
+from pdmd.stages.outputs import frozen_reads
+from pdmd.stages.stage import Stage, holding, prepare, write_phase
+from pdmd.training.loop import train
+from pdmd.training.world import ALONE, World
+
+
+def distill_phase(
+    config: Config, phase_number: int, seeds: list[int], world: World = ALONE
+) -> None:
+    """Train the expert of one phase, for every seed of the job."""
+    prepare(config)
+    stage = Stage(config, world)
+    phase = stage.phase(phase_number)
+    run = stage.run
+    recipe = phase_recipe(run, phase)
+    inputs = phase_inputs(run, phase_number, seeds)
+    runs = len(seeds)
+    roles = Roles(
+        stage.teacher(runs),
+        stage.fake(runs),
+        stage.expert(runs, "generator", trainable=True),
+        stage.expert(runs, "average"),
+    )
+    if recipe.checkpointing:
+        stage.checkpoint_activations(roles.fake, roles.generator)
+    starts = starts_of(stage, phase, seeds)
+    streams = [seed * 1000 + phase_number for seed in seeds]
+    trainer = PhaseTrainer(stage.flow, phase, recipe, roles, starts, streams, world)
+    label = job_label(run, phase_number, seeds)
+    state = stage.paths.state(f"phase{phase_number}", seeds)
+    digest = stage.digest(inputs, seeds=seeds, phase=phase_number)
+    with holding(state, world):
+        finished = train(trainer, recipe.updates, stage.save(), state, digest, label, world)
+        if world.leads:
+            write_phase(stage, finished, roles.average, seeds, phase_number, inputs)
+
+
+def phase_recipe(run: Run, phase: Phase) -> Recipe:
+    """A phase's hyper-parameters: its share of the updates is its share of the steps."""
+    student, total = run.student, run.distill.updates
+    share = total * phase.last // student.steps - total * phase.first // student.steps
+    values = {**vars(run.distill), "updates": max(1, share)}
+    return Recipe(**values, backward=student.backward, exits=student.exits)
+
+
+def phase_inputs(run: Run, number: int, seeds: list[int]) -> list[Path]:
+    """Every file that decides a phase's weights; of a bank its index."""
+    paths = [path for seed in seeds for path in frozen_reads(run, seed, number)]
+    if number > 1 and run.bank.used:
+        paths += [Paths(run).bank(seed, number) / INDEX for seed in seeds]
+    return list(dict.fromkeys(paths))
+
+
+def starts_of(stage: Stage, phase: Phase, seeds: list[int]) -> Starts:
+    """Where the phase's rollouts start: noise, the bank, or the frozen experts online."""
+    if phase.number > 1 and stage.run.bank.used:
+        banks, rows = [], None  # as many as the first seed's
+        for seed in seeds:
+            path = stage.paths.bank(seed, phase.number)
+            banks.append(read_bank(path, stage.space, seed, rows))
+            rows = len(banks[0][0])
+        device = stage.world.device
+        x = torch.stack([x for x, _ in banks], 1).to(device)
+        labels = [condition.to(device) for _, condition in banks if condition is not None]
+        index = torch.stack(labels, 1) if labels else None
+        return BankStarts(x, index, stage.conditions.values)
+    experts = stage.experts(seeds, stage.phases[: phase.number - 1])
+    return NoiseStarts(stage.flow, experts, phase.times, stage.space.shape, stage.prompts)

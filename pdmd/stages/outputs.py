@@ -1,0 +1,227 @@
+"""The files that each stage reads and writes: what rules declare.
+
+Every stage ends with a record, named last, of what made its files and of their digests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pdmd.config.paths import Paths
+from pdmd.config.sections import Networks, Run
+from pdmd.scenarios.kind import Kind, kind_of
+
+PROVENANCE, EVALUATION = "provenance.json", "evaluation.json"
+
+LATENTS = ("train.safetensors", "heldout.safetensors", "codec.safetensors", "codec.json")
+ENCODED = (*LATENTS, PROVENANCE)
+PICTURES = ("pictures.safetensors", "prompts.json", "pictures.json")
+CONDITIONS = "evaluation.safetensors"  # what samples of record are drawn for
+PROMPTED_LATENTS = (*LATENTS, CONDITIONS, PROVENANCE)
+RENDERED = (*PICTURES, *PROMPTED_LATENTS)
+EMBEDDED = ("prompts.safetensors", "embedding.json")
+CLASSIFIER = ("classifier.safetensors", "classifier.json", "judging.json")
+CLIP = ("small_clip.pt", "small_clip.json", PROVENANCE)
+JUDGE = ("judge.safetensors", "judge.json", "judging.json")
+
+# What scores of pictures and clips with prompts read of their data.
+JUDGED = ("pictures.safetensors", "prompts.json", "judge.safetensors")
+
+TRAINED = ("snapshots.safetensors", "metrics.json", "stats.jsonl")
+BASE = ("model.safetensors", *TRAINED, PROVENANCE)
+PHASE = ("expert.safetensors", *TRAINED, "config.json", PROVENANCE)
+
+SAMPLES = ("samples.safetensors", "config.json", PROVENANCE)
+TRAJECTORIES = ("metrics.json", *SAMPLES)
+
+
+DECODED = ("decoded.safetensors", "decoding.json")
+FEATURED = ("features.safetensors", "features.json")
+SCORED = ("metrics.json", EVALUATION)
+
+
+def kind(run: Run) -> Kind:
+    """What the kind of a run's data brings."""
+    return kind_of(run.data)
+
+
+def is_seen(run: Run) -> bool:
+    """Whether a method's samples are decoded, and looked at by frozen networks."""
+    return run.kind != "fit" and kind(run).prompted is not None
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """What is looked at in a trained sampler beside its samples of record.
+
+    Attributes:
+        files: that it writes for each seed, its record last; applies: to the runs that have it;
+        reads: what it reads for a seed.
+    """
+
+    files: tuple[str, ...]
+    applies: Callable[[Run], bool]
+    reads: Callable[[Run, int], list[Path]]
+
+
+def is_exact(run: Run) -> bool:
+    """Whether the data have an exact velocity."""
+    return kind(run).mixture is not None
+
+
+def exchanges(run: Run) -> bool:
+    """Whether samples are drawn with one of two experts exchanged."""
+    return len(run.student.boundaries) == 2 and kind(run).prompted is not None
+
+
+def diagnostics(run: Run) -> list[str]:
+    """The diagnostics of a method."""
+    return [name for name, one in DIAGNOSTICS.items() if run.kind == "distill" and one.applies(run)]
+
+
+def known(run: Run) -> list[str]:
+    """All that is written of each seed's samples, whatever the kind of method."""
+    if run.kind == "fit":
+        return list(TRAJECTORIES)
+    files = [name for diagnostic in diagnostics(run) for name in DIAGNOSTICS[diagnostic].files]
+    seen = (*DECODED, *FEATURED) if is_seen(run) else ()
+    return [*seen, *SCORED, *files]
+
+
+def data_reads(run: Run) -> list[Path]:
+    """What training reads of a scenario's data."""
+    latents = [Paths(run).data("train.safetensors")] if kind(run).latent else []
+    return latents + condition_reads(run)
+
+
+def condition_reads(run: Run) -> list[Path]:
+    """What sampling reads of a scenario's data: what samples are drawn for."""
+    names = ["prompts.safetensors", CONDITIONS] if kind(run).prompted else []
+    return [Paths(run).data(name) for name in names]
+
+
+def fit_reads(run: Run) -> list[Path]:
+    """What a fit reads: data, held-out data for its losses, and weights to take or start from."""
+    held = ["heldout.safetensors"] if kind(run).latent else []
+    weights = [name for name in (run.fit.kept, run.fit.start_from) if name]
+    kept = [Path(run.fit.kept).with_suffix(".json")] if run.fit.kept else []
+    data = [*data_reads(run), *(Paths(run).data(name) for name in held)]
+    return [*data, *map(Path, weights), *kept]
+
+
+def expert_reads(run: Run, seed: int, phases: Iterable[int]) -> list[Path]:
+    """The experts of some phases of a seed, with the network that adapters stand on."""
+    paths = Paths(run)
+    base = [] if run.student.lora is None else [paths.base("model.safetensors")]
+    return base + [paths.phase(seed, number, "expert.safetensors") for number in phases]
+
+
+def frozen_reads(run: Run, seed: int, number: int) -> list[Path]:
+    """What a phase of a seed, and its bank, start from: data, base network, earlier experts."""
+    paths = Paths(run)
+    before = [paths.phase(seed, earlier, "expert.safetensors") for earlier in range(1, number)]
+    return [*data_reads(run), paths.base("model.safetensors"), *before]
+
+
+def sampler_reads(run: Run, seed: int) -> list[Path]:
+    """The weights behind one seed's samples."""
+    if run.kind != "teacher":
+        return expert_reads(run, seed, phases_of(run))
+    return [Paths(run).base("model.safetensors")] if run.teacher.kind == "fitted" else []
+
+
+def phases_of(run: Run) -> range:
+    """Numbers of the phases that a student trains in."""
+    return range(1, len(run.student.boundaries) + 1)
+
+
+def score_reads(run: Run, seed: int) -> list[Path]:
+    """What scoring reads for one seed of a method that has samples."""
+    names = [DECODED[0], FEATURED[0]] if is_seen(run) else [SAMPLES[0]]
+    samples = [Paths(run).seed(seed, name) for name in names]
+    reads = [*samples, *condition_reads(run), *_judges(run), *_networks(run)]
+    return list(dict.fromkeys([*reads, *_beside(run, seed)]))
+
+
+def decode_reads(run: Run, seed: int) -> list[Path]:
+    """What the pictures or clips of one seed's samples are made from."""
+    samples = Paths(run).seed(seed, SAMPLES[0])
+    return [samples, *condition_reads(run), *_codec(run)]
+
+
+def feature_reads(run: Run, seed: int) -> list[Path]:
+    """What the features of one seed's samples are made from."""
+    pictures = Paths(run).seed(seed, DECODED[0])
+    return [pictures, *condition_reads(run), *_judges(run), *_networks(run)]
+
+
+def exit_reads(run: Run, seed: int) -> list[Path]:
+    """What scores by exit step read."""
+    return [*_scored_by(run), *expert_reads(run, seed, phases_of(run))]
+
+
+def frontier_reads(run: Run, seed: int) -> list[Path]:
+    """What scores over the last phase's training read."""
+    before, last = phases_of(run)[:-1], phases_of(run)[-1]
+    snapshots = Paths(run).phase(seed, last, "snapshots.safetensors")
+    return [*_scored_by(run), *expert_reads(run, seed, before), snapshots]
+
+
+def boundary_reads(run: Run, seed: int) -> list[Path]:
+    """What distances at the phases' boundaries read."""
+    return expert_reads(run, seed, phases_of(run))
+
+
+def swap_reads(run: Run, seed: int) -> list[Path]:
+    """What samples with one expert exchanged read."""
+    paths, phases = Paths(run), phases_of(run)
+    snapshots = [paths.phase(seed, number, "snapshots.safetensors") for number in phases]
+    taught = [paths.base("model.safetensors")] if run.teacher.kind == "fitted" else []
+    experts = [*expert_reads(run, seed, phases), *snapshots, *taught]
+    return list(dict.fromkeys([*_scored_by(run), *experts]))
+
+
+DIAGNOSTICS = {
+    "frontier": Diagnostic(("frontier.csv", "frontier.json"), lambda run: True, frontier_reads),
+    "exits": Diagnostic(("exits.csv", "exits.json"), lambda run: True, exit_reads),
+    "boundary": Diagnostic(("boundary.json", "boundaries.json"), is_exact, boundary_reads),
+    "swaps": Diagnostic(
+        ("experts.safetensors", "experts.csv", "experts.json"), exchanges, swap_reads
+    ),
+}
+
+
+def _scored_by(run: Run) -> list[Path]:
+    return [*condition_reads(run), *_codec(run), *_judges(run)]
+
+
+def _codec(run: Run) -> list[Path]:
+    """What decodes latents that have prompts."""
+    return [Paths(run).data("codec.safetensors")] if kind(run).prompted else []
+
+
+def _judges(run: Run) -> list[Path]:
+    """The data and the judge that score pictures and clips."""
+    names = [*kind(run).reads, *(JUDGED if kind(run).prompted else ())]
+    return [Paths(run).data(name) for name in names]
+
+
+def _networks(run: Run) -> list[Path]:
+    """The weights of networks that score pictures and clips of record."""
+    if not kind(run).prompted:
+        return []
+    root = Paths(run).root
+    wanted = run.evaluate.networks or Networks()
+    named = [Path(name) for name in (wanted.features, wanted.flow, wanted.clip) if name]
+    return [root / "clip" / "small_clip.pt", root / "weights.json", *filter(Path.is_file, named)]
+
+
+def _beside(run: Run, seed: int) -> list[Path]:
+    """The teacher's samples that a method's are compared with, and their features."""
+    teacher = run.evaluate.beside
+    if not kind(run).prompted or teacher == run.method:
+        return []
+    folder = Paths(run).scenario / teacher / f"seed{seed}"
+    return [folder / f"{name}.safetensors" for name in ("decoded", "features")]

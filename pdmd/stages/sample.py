@@ -1,0 +1,107 @@
+"""The sample stage: every seed's samples of record."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pdmd.config.experiment import Config
+from pdmd.data.sources import even_prompts
+from pdmd.files import provenance
+from pdmd.files.storage import (
+    save_tensors,
+    write_json,
+)
+from pdmd.models.base import Index, VelocityField
+from pdmd.phases import step_grid
+from pdmd.rollout import sample
+from pdmd.stages.outputs import PROVENANCE, SAMPLES, condition_reads, sampler_reads
+from pdmd.stages.stage import Stage, batches, prepare
+from pdmd.streams import Stream
+from pdmd.training.world import ALONE, World
+
+CHUNK = 2**18  # numbers of x that a network sees at a time when it samples
+
+
+def sample_method(config: Config, seeds: list[int], world: World = ALONE) -> None:
+    """Draw every seed's samples of record; equal seeds see equal noise in every method."""
+    prepare(config)
+    stage = Stage(config, world)
+    for together in batches(stage.run, seeds):
+        _sample_together(stage, together)
+
+
+@torch.no_grad()
+def from_noise(
+    stage: Stage,
+    velocities: Sequence[VelocityField],
+    times: tuple[float, ...],
+    role: str,
+    seeds: list[int],
+    rows: int,
+    index: Index = None,
+) -> tuple[Tensor, Index]:
+    """Draw noise (and conditions, unless given) and take len(velocities) steps.
+
+    The processes of a job share the rows out, and all of them return all.
+
+    Args:
+        role: of the stream that is drawn from; index: (rows * runs, ...) of conditions.
+    Returns:
+        (rows * runs, ...) samples, and the indices of their conditions.
+    """
+    world, runs, shape = stage.world, len(seeds), stage.space.shape
+    stream = Stream(seeds, 0, role, world.device, world.samples)
+    noise = stream.normal(rows, shape)
+    index = stage.data.prompts(stream, rows) if index is None else world.share(index, runs)
+    chunk = max(1, CHUNK // math.prod(shape)) * runs
+    parts = []
+    for start in range(0, len(noise), chunk):
+        rows_of_chunk = slice(start, start + chunk)
+        condition = stage.conditions.values(None if index is None else index[rows_of_chunk])
+        parts.append(sample(stage.flow, velocities, times, noise[rows_of_chunk], condition))
+    x = world.gather(torch.cat(parts), rows, runs)
+    return x, None if index is None else world.gather(index, rows, runs)
+
+
+def _sample_together(stage: Stage, seeds: list[int]) -> None:
+    config, run_of, rows = stage.config, stage.run, stage.run.evaluate.samples
+    velocities, times = trained_sampler(stage, seeds)
+    x, condition = draw_samples(stage, velocities, times, seeds, rows)
+    if not stage.world.leads:
+        return
+    for run, seed in enumerate(seeds):
+        tensors = {"x": x[run :: len(seeds)]}
+        if condition is not None:
+            tensors["condition"] = condition[run :: len(seeds)]
+        path = stage.paths.seed(seed, "samples.safetensors")
+        metadata = {"scenario": config["scenario"], "method": config["method"], "seed": str(seed)}
+        save_tensors(path, tensors, metadata)
+        inputs = [*condition_reads(run_of), *sampler_reads(run_of, seed)]
+        write_json(path.with_name("config.json"), config)
+        provenance.record(path.with_name(PROVENANCE), config, [seed], inputs, SAMPLES)
+
+
+def draw_samples(
+    stage: Stage,
+    velocities: list[VelocityField],
+    times: tuple[float, ...],
+    seeds: list[int],
+    rows: int,
+) -> tuple[Tensor, Index]:
+    """Evaluation samples (rows * runs, ...) from noise that depends on the seed alone."""
+    index = even_prompts(stage.conditions.evaluation, rows, len(seeds))
+    return from_noise(stage, velocities, times, "sample", seeds, rows, index)
+
+
+def trained_sampler(
+    stage: Stage, seeds: list[int]
+) -> tuple[list[VelocityField], tuple[float, ...]]:
+    """The velocity of every step and the step grid of a method's final sampler."""
+    if stage.run.kind == "teacher":
+        spec = stage.run.teacher
+        return [stage.teacher(len(seeds))] * spec.steps, step_grid(spec.steps, spec.shift)
+    return stage.experts(seeds, stage.phases), stage.phases[0].times

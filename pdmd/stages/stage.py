@@ -1,0 +1,230 @@
+"""What every stage that trains or samples looks up in a config, and how it holds its state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from pdmd.config.catalogue import TRANSFORMERS
+from pdmd.config.experiment import Config
+from pdmd.config.paths import Paths
+from pdmd.config.run import read_run
+from pdmd.config.sections import Lora, Run, Save
+from pdmd.data.sources import Data, build_conditions, build_data, build_mixture
+from pdmd.errors import UserError
+from pdmd.files import provenance
+from pdmd.files.digests import result_sha256
+from pdmd.files.storage import (
+    fingerprint,
+    load_tensors,
+    write_json,
+)
+from pdmd.flow import FLOWS
+from pdmd.models.base import Condition, Guided, Prompted, VelocityField, VelocityNetwork
+from pdmd.models.build import Where, load_stacked, load_state, unstacker
+from pdmd.phases import Phase, split_phases
+from pdmd.roles import Role
+from pdmd.scenarios.kind import kind_of
+from pdmd.stages.outputs import PHASE, PROVENANCE
+from pdmd.streams import Stream
+from pdmd.training.checkpoint import alone
+from pdmd.training.loop import Finished, clear_state, write_runs
+from pdmd.training.stop import finish
+from pdmd.training.world import ALONE, World
+
+if TYPE_CHECKING:
+    from pdmd.models.adapters import SharedBase
+
+BASE_SEED = 0
+
+
+@contextmanager
+def holding(state: Path, world: World) -> Iterator[None]:
+    """Hold a job's state folder, for all its processes, and drop it after success."""
+    if not world.leads:
+        world.barrier()
+        yield
+        finish()
+        return
+    with alone(state):
+        world.barrier()
+        yield
+        finish()
+        clear_state(state)
+
+
+def prepare(config: Config) -> None:
+    """Set what makes a job fast and repeatable on its machine."""
+    torch.set_num_threads(config["threads"])
+    torch.set_flush_denormal(True)
+    torch.backends.cudnn.allow_tf32 = False  # else features of a GPU are 0.3% off a CPU's
+    # Not `use_deterministic_algorithms`: that imports the compiler, 1.5 s in every job.
+    torch.set_deterministic_debug_mode("error")
+
+
+class Stage:
+    """What every stage looks up in a config.
+
+    Attributes:
+        config, run: as it is written, for records, and as typed values; flow, paths: of the
+            scenario; world: the processes of the job;
+        conditions, space: what samples are drawn for, and live on.
+    """
+
+    def __init__(self, config: Config, world: World = ALONE):
+        self.config, self.world = config, world
+        self.run = run = read_run(config)
+        self.paths, self.flow = Paths(run), FLOWS[run.flow]
+        self.conditions, self.space = build_conditions(
+            run.data, self.paths.scenario / "data", run.model.text_length, world.device
+        )
+
+    @cached_property
+    def data(self) -> Data:
+        """The training data, loaded where a stage trains."""
+        latents = self.paths.data("train.safetensors")
+        return build_data(self.run.data, latents, self.space, self.world.device)
+
+    def prompts(self, stream: Stream, batch: int) -> Condition:
+        """Conditions as often as the training data have them."""
+        return self.conditions.values(self.data.prompts(stream, batch))
+
+    @cached_property
+    def phases(self) -> tuple[Phase, ...]:
+        """The phases of the student's step grid."""
+        names = ("steps", "boundaries", "shift", "interval", "margin")
+        switch = self.run.model.boundary or 0.0
+        values = {name: getattr(self.run.student, name) for name in names}
+        return split_phases(**values, switch=switch)
+
+    def phase(self, number: int, least: int = 1) -> Phase:
+        """One phase by its number. Raises UserError for one that the method does not have."""
+        if not least <= number <= len(self.phases):
+            raise UserError(f"--phase: {number}: expected {least} to {len(self.phases)}")
+        return self.phases[number - 1]
+
+    def exact(self) -> VelocityField | None:
+        """The exact velocity, where the data have one."""
+        spec = self.run.data
+        return build_mixture(spec).to(self.world.device) if kind_of(spec).mixture else None
+
+    def network(self, runs: int, trainable: bool = False) -> VelocityNetwork:
+        """The base network, copied for each run."""
+        path = self.paths.base("model.safetensors")
+        states = [load_tensors(path)] * runs
+        network = load_stacked(self.run.model, self.space, states, str(path), trainable)
+        return network.to(self.world.device)
+
+    @cached_property
+    def shared(self) -> SharedBase:
+        """The base network that all adapters of this job stand on."""
+        from pdmd.models.adapters import SharedBase
+
+        assert self.lora is not None
+        return SharedBase(self.network(1), self.lora.rank, self.lora.alpha)
+
+    @property
+    def lora(self) -> Lora | None:
+        """The adapters of experts; a teacher has no student."""
+        return self.run.student.lora if hasattr(self.run, "student") else None
+
+    @property
+    def adapts(self) -> bool:
+        """Whether experts are adapters on the shared base."""
+        return self.lora is not None
+
+    def expert(self, runs: int, name: str, trainable: bool = False) -> Role:
+        """An expert as it starts: the base network, or a new adapter on the shared one."""
+        if self.adapts:
+            return self.shared.add(name, BASE_SEED, trainable)
+        return self.network(runs, trainable)
+
+    def fake(self, runs: int) -> Role:
+        """The fake score as it starts: the base network, or a new adapter on the shared one."""
+        if self.adapts and self.run.distill.fake.mode == "lora":
+            return self.shared.add("fake", BASE_SEED, trainable=True)
+        return self.network(runs, trainable=True)
+
+    def checkpoint_activations(self, *roles: Role) -> None:
+        """Keep no activations inside of blocks, in the shared base and in roles of their own."""
+        from pdmd.models.adapters import checkpoint_activations
+
+        for network in (*([self.shared.network] if self.adapts else []), *roles):
+            if isinstance(network, VelocityNetwork):
+                checkpoint_activations(network)
+
+    def teacher(self, runs: int) -> Guided:
+        """The guided teacher."""
+        spec = self.run.teacher
+        exact = self.exact()
+        if spec.kind == "exact" and exact is not None:
+            return Guided(exact, spec.guidance, None)
+        network = self.shared.plain() if self.adapts else self.network(runs)
+        return Guided(network, spec.guidance, self.null(network.null))
+
+    def null(self, own: int | None) -> int | Prompted | None:
+        """What stands for no condition: the network's own class, or the null prompt."""
+        null = self.conditions.null
+        return own if null is None else self.conditions.text(null)
+
+    def experts(self, seeds: list[int], phases: tuple[Phase, ...]) -> list[VelocityField]:
+        """The trained velocity of every step of the given phases."""
+        velocities: list[VelocityField] = []
+        for phase in phases:
+            files = [self.paths.phase(seed, phase.number, "expert.safetensors") for seed in seeds]
+            states = [load_tensors(path) for path in files]
+            expert = self.trained(states, files, f"phase{phase.number}")
+            velocities += [expert] * (phase.last - phase.first)
+        return velocities
+
+    def trained(self, states: list[dict[str, Tensor]], where: Where, name: str) -> Role:
+        """A frozen expert of given weights, one state for each run.
+
+        Args:
+            name: of its adapter, if it is one; it takes the place of an earlier one of that name.
+        """
+        if not self.adapts:
+            network = load_stacked(self.run.model, self.space, states, where)
+            return network.to(self.world.device)
+        adapter = self.shared.add(name, BASE_SEED)
+        load_state(adapter, states, where)
+        return adapter
+
+    def save(self) -> Save:
+        """How often runs write."""
+        return self.run.save
+
+    def digest(self, inputs: list[Path], **extra: Any) -> str:
+        """What a checkpoint must agree with: the config and the digests of the inputs."""
+        files = {str(path): result_sha256(path) for path in inputs}
+        return fingerprint({"config": self.config, "inputs": files, **extra})
+
+
+def write_phase(
+    stage: Stage,
+    finished: Finished,
+    kept: Role,
+    seeds: list[int],
+    number: int,
+    inputs: list[Path],
+) -> None:
+    """Write a finished phase of every seed, with its config and provenance."""
+    config = stage.config
+    metadata = {name: str(config[name]) for name in ("scenario", "method")} | {"phase": str(number)}
+    folders = {seed: stage.paths.phase(seed, number, "expert.safetensors").parent for seed in seeds}
+    for folder in folders.values():
+        write_json(folder / "config.json", config)
+    write_runs(finished, kept, unstacker(kept), folders, metadata)
+    for seed, folder in folders.items():
+        provenance.record(folder / PROVENANCE, config, [seed], inputs, PHASE)
+
+
+def batches(run: Run, seeds: list[int]) -> list[list[int]]:
+    """The seeds that share one network: all of them, but of transformers one at a time."""
+    return [[seed] for seed in seeds] if run.model.kind in TRANSFORMERS else [seeds]

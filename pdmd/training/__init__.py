@@ -1,0 +1,1 @@
+"""Training loops, their checkpoints and cost, over one process or several."""

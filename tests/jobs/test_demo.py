@@ -1,0 +1,317 @@
+import json
+import os
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pdmd.config.experiment import Experiment, merge, read_yaml
+from pdmd.config.plan import VARIABLE
+from pdmd.config.sections import Bank
+from pdmd.errors import UserError
+from pdmd.jobs import demo
+from pdmd.jobs.estimates import describe, fit_work, phase_work, running, training_jobs, work_done
+
+
+@pytest.fixture
+def experiment(repository, tmp_path):
+    settings = read_yaml(repository / "config" / "config.yaml")
+    minute = read_yaml(repository / "config" / "minute.yaml")
+    return Experiment(repository, merge(merge(settings, minute), {"results": str(tmp_path)}))
+
+
+def report(tmp_path, label, step, updates, now=None):
+    folder = tmp_path / ".state" / "mixture2d" / "dmd2" / "phase1-seed1-2"
+    folder.mkdir(parents=True)
+    now = time.time() if now is None else now
+    value = {"label": label, "step": step, "updates": updates, "pid": 1}
+    value |= {"started": now - 10, "now": now, "record": {"fake_loss": [1.0, 2.0]}}
+    (folder / "progress.json").write_text(json.dumps(value))
+
+
+def test_every_training_job_is_counted_once(experiment):
+    labels = [job.label for job in training_jobs(experiment)]
+    assert len(labels) == len(set(labels))
+    assert "mixture2d phased2 phase 2" in labels
+    assert "toy1d biased" in labels
+    assert "digits base" in labels
+    assert "toy1d base" not in labels  # it has no students
+
+
+def test_the_work_of_a_phase_follows_its_network_calls(experiment):
+    run = experiment.runs["mixture2d", "dmd2"]
+    vanilla = replace(run, student=replace(run.student, backward="all"))
+    assert phase_work(vanilla, 2, 1) > phase_work(run, 2, 1)
+    assert phase_work(run, 4, 1) == 2 * phase_work(run, 2, 1)
+    bank = experiment.runs["mixture2d", "phased2"]
+    online = replace(bank, bank=Bank(rows=0, shard_rows=1, used=False))
+    assert phase_work(online, 2, 2) > phase_work(bank, 2, 2)
+    assert phase_work(online, 2, 1) == phase_work(bank, 2, 1)  # control: no bank before phase 2
+    assert fit_work(run, 2) == 2 * fit_work(run, 1)
+
+
+def test_work_done_counts_outputs_and_the_share_of_running_jobs(experiment, tmp_path):
+    jobs = training_jobs(experiment)
+    assert work_done(jobs, running(tmp_path)) == 0
+    report(tmp_path, "mixture2d dmd2 phase 1", 8, 16)
+    (job,) = (job for job in jobs if job.label == "mixture2d dmd2 phase 1")
+    assert work_done(jobs, running(tmp_path)) == job.work / 2
+    job.output.parent.mkdir(parents=True)
+    job.output.write_text("{}")
+    assert work_done(jobs, running(tmp_path)) == job.work
+
+
+def test_a_running_job_is_one_line(tmp_path):
+    report(tmp_path, "mixture2d dmd2 phase 1", 8, 16)
+    (value,) = running(tmp_path)
+    line = describe(value)
+    assert "mixture2d dmd2 phase 1" in line
+    assert "8/16 updates" in line
+    assert "fake loss 1.500" in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "null", '{"label": 3}', "[" * 100_000, "\xff"])
+def test_a_damaged_report_does_not_end_the_watchers(tmp_path, text):
+    report(tmp_path, "mixture2d dmd2 phase 1", 8, 16)
+    other = tmp_path / ".state" / "mixture2d" / "dmd2" / "phase2-seed1-2" / "progress.json"
+    other.parent.mkdir()
+    other.write_text(text, encoding="latin-1")
+    assert [value["step"] for value in running(tmp_path)] == [8]
+
+
+def test_a_silent_job_is_said_to_be_silent(tmp_path):
+    report(tmp_path, "mixture2d dmd2 phase 1", 8, 16, now=time.time() - 300)
+    assert "silent for 300 s" in describe(running(tmp_path)[0])
+
+
+def test_a_failure_is_told_in_the_lines_that_matter():
+    log = "noise\nError in rule fit_base:\n  more\npdmd: x.json: broken\nValueError: 3\nnoise\n"
+    wanted = ["Error in rule fit_base:", "pdmd: x.json: broken", "ValueError: 3"]
+    assert demo._failure(log) == wanted
+    assert demo._failure("only\nnoise") == ["only", "noise"]  # control: nothing to pick
+
+
+def test_progress_names_jobs_share_and_time_left(experiment, tmp_path):
+    log = tmp_path / "demo.log"
+    log.write_bytes(b"3 of 20 steps (15%) done\n\xe9 half a letter \xc3")
+    report(tmp_path, "mixture2d dmd2 phase 1", 16, 16)
+    lines = demo._progress(experiment, log, time.time() - 60, 0.0)
+    assert "jobs 3 of 20" in lines[0]
+    assert " left" in lines[0]
+    assert "mixture2d dmd2 phase 1" in lines[1]
+
+
+def test_a_report_without_results_is_refused_in_one_line(tmp_path):
+    with pytest.raises(UserError, match="no tables or figures"):
+        demo.make_report(tmp_path, None, [])
+
+
+def test_a_report_that_is_up_to_date_is_left_alone(tmp_path, monkeypatch):
+    table = tmp_path / "toy1d" / "tables" / "runs.csv"
+    for path in (table, tmp_path / demo.LAST_SETTINGS, tmp_path / "report.html"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    os.utime(table, (1, 1))
+
+    def refuse(*_, **__):
+        raise AssertionError("made again")
+
+    monkeypatch.setattr(subprocess, "run", refuse)
+    demo.make_report(tmp_path, None, [])
+    os.utime(table, (2e9, 2e9))
+    with pytest.raises(AssertionError, match="made again"):  # control: a newer table
+        demo.make_report(tmp_path, None, [])
+
+
+# ---- locks of a Snakemake that was killed
+
+
+@pytest.fixture
+def claim(tmp_path, monkeypatch):
+    """(fresh claim on the same folder, commands run)"""
+    calls = []
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: calls.append(command))
+    (tmp_path / "locks").mkdir()
+
+    def make():
+        return demo.Claim(tmp_path / "state" / "demo.json", tmp_path / "locks")
+
+    return make, calls
+
+
+def ended():
+    """The number of a process that has ended."""
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    return process.pid
+
+
+def killed(claim, pid):
+    """What a demo leaves that is killed while its Snakemake of number `pid` holds the locks."""
+    with claim as mine:
+        mine.note(pid)
+        text = mine.path.read_text()
+    mine.path.write_text(text)
+
+
+def test_a_demo_that_fails_forgets_no_snakemake_that_lives_on(claim):
+    make, _ = claim
+    with subprocess.Popen(["sleep", "60"]) as process:
+        with make() as mine:
+            mine.note(process.pid)
+        assert mine.path.exists()
+        process.kill()
+    with make() as mine:
+        mine.note(ended())
+    assert not mine.path.exists()  # control
+
+
+def lock(tmp_path):
+    (tmp_path / "locks" / "0.input.lock").write_text("x")
+
+
+def test_the_lock_of_a_snakemake_of_ours_that_has_ended_is_cleared(claim, tmp_path):
+    make, calls = claim
+    lock(tmp_path)
+    killed(make(), ended())
+    with make() as mine:
+        mine.unlock(["--configfile", "x.yaml"])
+    assert "--unlock" in calls[0]
+    assert calls[0][-2:] == ["--configfile", "x.yaml"]
+
+
+def test_a_folder_that_nothing_was_left_in_is_not_unlocked(claim, tmp_path):
+    make, calls = claim
+    lock(tmp_path)
+    with make() as mine:
+        mine.unlock([])
+    assert calls == []
+
+
+def test_somebody_elses_lock_is_left_alone(claim, tmp_path):
+    """A note of ours is stale, and since then another Snakemake locked the folder."""
+    make, calls = claim
+    lock(tmp_path)
+    killed(make(), ended())
+    (tmp_path / "locks" / "0.input.lock").unlink()
+    time.sleep(0.02)
+    lock(tmp_path)
+    with make() as mine:
+        mine.unlock([])
+    assert calls == []
+
+
+def test_a_lock_noted_by_another_host_is_left_alone(claim, tmp_path, monkeypatch):
+    make, calls = claim
+    lock(tmp_path)
+    monkeypatch.setattr(demo.socket, "gethostname", lambda: "n7")
+    killed(make(), ended())
+    monkeypatch.undo()
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: calls.append(command))
+    with make() as mine:
+        mine.unlock([])
+    assert calls == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"pid": "x", "locks": 1}', "null"])
+def test_a_torn_note_unlocks_nothing(claim, tmp_path, text):
+    make, calls = claim
+    lock(tmp_path)
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "demo.json").write_text(text)
+    with make() as mine:
+        mine.unlock([])
+    assert calls == []
+
+
+def test_a_snakemake_that_outlived_its_demo_is_waited_for(claim, tmp_path):
+    make, calls = claim
+    lock(tmp_path)
+    with subprocess.Popen(["sleep", "60"]) as process:
+        killed(make(), process.pid)
+        for _ in range(2):  # being refused forgets nothing
+            with pytest.raises(UserError, match=f"process {process.pid} still runs"), make() as one:
+                one.unlock([])
+        process.kill()
+    assert calls == []
+    with make() as mine:  # control: now it has ended
+        mine.unlock([])
+    assert "--unlock" in calls[0]
+
+
+def test_the_number_of_an_ended_process_may_be_anothers(claim, tmp_path):
+    make, calls = claim
+    lock(tmp_path)
+    killed(make(), os.getpid())
+    path = make().path
+    note = json.loads(path.read_text())
+    path.write_text(json.dumps({**note, "start": note["start"] - 1}))
+    with make() as mine:
+        mine.unlock([])
+    assert "--unlock" in calls[0]
+
+
+def test_two_demos_do_not_run_in_one_folder(claim):
+    make, _ = claim
+    with make(), pytest.raises(UserError, match="another demo runs here"), make():
+        pass
+    with make():  # control: the first has ended
+        pass
+
+
+# ---- the configuration that Snakemake sees
+
+
+@pytest.fixture
+def here(repository, tmp_path, monkeypatch):
+    """A repository to start from, with two overlays."""
+    for name in ("config", "workflow"):
+        (tmp_path / name).symlink_to(repository / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(VARIABLE, raising=False)
+    Path("a.yaml").write_text("results: a\nscenarios: [toy1d]\n")
+    Path("b.yaml").write_text("results: b\n")
+    Path("empty.yaml").write_text("")
+    Path("twice.yaml").write_text("results: a\nresults: b\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "results", "scenarios"),
+    [
+        ([], "results", 5),
+        (["--configfile", "a.yaml"], "a", 1),
+        (["--configfile=a.yaml"], "a", 1),
+        (["--configfiles", "a.yaml"], "a", 1),
+        (["--configfile", "a.yaml", "b.yaml"], "b", 1),
+        (["--configfile", "b.yaml", "a.yaml"], "a", 1),
+        (["-n", "--configfile", "a.yaml", "--config", "results=c"], "c", 1),
+        (["-C", "results=c", "--configfile", "a.yaml"], "c", 1),
+    ],
+)
+def test_demo_sees_the_configuration_that_snakemake_sees(here, arguments, results, scenarios):
+    seen = demo._experiment(arguments)
+    assert seen.settings["results"] == results
+    assert len(seen.scenarios) == scenarios
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--configfile"], "expected at least one argument"),
+        (["--configfile", "nowhere.yaml"], "nowhere.yaml"),
+        (["--configfile", "empty.yaml"], "empty.yaml"),
+        (["--configfile", "twice.yaml"], "twice.yaml"),
+        (["--config", "results"], "results"),
+        (["--no-such-flag"], "no-such-flag"),
+        (["--directory", "/tmp"], "--directory"),
+    ],
+)
+def test_arguments_that_snakemake_would_refuse_are_one_line(here, arguments, said):
+    with pytest.raises(UserError) as caught:
+        demo._experiment(arguments)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
