@@ -242,6 +242,7 @@ for room in (0, 60):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_full_disk_is_one_line_and_the_rerun_ends_alike(chain, whole, tiny, tmp_path):
     """A file system of its own, smaller than what the job writes, then as large as it needs."""
     alone = ["unshare", "--map-root-user", "--mount"]

@@ -6,11 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import cloudpickle
 import pytest
+from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 
 from snakemake_executor_plugin_submitit import ExecutorSettings
 from snakemake_executor_plugin_submitit.local import Local
+from snakemake_executor_plugin_submitit.resources import Request
+from snakemake_executor_plugin_submitit.runner import SnakemakeJob
+from snakemake_executor_plugin_submitit.task import Task
 
 SNAKEFILE = """
 rule all:
@@ -80,6 +86,38 @@ def test_ctrl_c_leaves_no_process_behind(tmp_path):
     while subprocess.run(sleeping, capture_output=True).returncode == 0 and time.time() < end:
         time.sleep(0.2)
     assert subprocess.run(sleeping, capture_output=True).returncode == 1
+
+
+class SlowStart(SnakemakeJob):
+    """A job whose process is up, with submitit's handlers, but has not begun for a while yet."""
+
+    def __call__(self):
+        """Wait, then run."""
+        Path(self.folder, "up").touch()
+        time.sleep(1.5)
+        return super().__call__()
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_job_that_is_cancelled_while_it_starts_never_begins(tmp_path, marked):
+    """The control without the written mark: submitit passes the signal over, and the job runs."""
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    cluster = Local(ExecutorSettings(gpus="0"))
+    call = SlowStart("touch begun", str(tmp_path))
+    info = SubmittedJobInfo(None)
+    task = Task(info, Request("rule"), call, "rule", "k", "f", tmp_path / "job")
+    cluster.submit([task])
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    end = time.time() + 30
+    while not (tmp_path / "up").exists() and time.time() < end:
+        time.sleep(0.05)
+    if not marked:
+        cluster._folders.clear()
+    cluster.cancel([task.id])
+    while cluster.states([task.id])[task.id].name == "RUNNING" and time.time() < end:
+        time.sleep(0.1)
+    assert (tmp_path / "begun").exists() != marked
+    assert ("cancelled before it began" in str(task.result())) == marked
 
 
 def test_a_gpu_job_where_the_environment_names_none_is_refused(tmp_path):

@@ -22,6 +22,7 @@ class Suite(TestWorkflowsLocalStorageBase):
         return ExecutorSettings(cluster=self.cluster, poll=0.5)
 
 
+@pytest.mark.long
 class TestLocal(Suite):
     __test__ = True
     cluster = "local"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +14,7 @@ from submitit.local.local import LocalJob, start_controller
 
 from snakemake_executor_plugin_submitit.gpus import visible_gpus
 from snakemake_executor_plugin_submitit.resources import Request
+from snakemake_executor_plugin_submitit.runner import cancelled_mark
 from snakemake_executor_plugin_submitit.slurm import NotSubmitted
 from snakemake_executor_plugin_submitit.task import State, Task
 
@@ -51,6 +53,7 @@ class Local:
         self.cores = len(os.sched_getaffinity(0))
         self.gpus, self.source = visible_gpus(settings.gpus)
         self._running: dict[str, Share] = {}
+        self._folders: dict[str, Path] = {}  # where a process's log and result lie, by its id
         self._handles: list[Any] = []  # kept unread: a process id is not given out again meanwhile
 
     def free(self, tasks: Sequence[Task]) -> list[Task]:
@@ -113,6 +116,7 @@ class Local:
         self._handles.append(handle)
         task.adopt(str(handle.job_id))
         self._running[str(task.id)] = Share(task.gpus, self._cores(request))
+        self._folders[str(task.id)] = Path(task.folder)
 
     def remember(self, notes: Iterable[Mapping[str, Any]]) -> None:
         """Count the processes that an earlier driver started, whether or not they are wanted."""
@@ -120,6 +124,7 @@ class Local:
             if note["id"] and alive(note["id"]):
                 cores = min(self.cores, note["cores"])
                 self._running[note["id"]] = Share(tuple(note["gpus"]), cores)
+                self._folders[note["id"]] = Path(note["folder"])
 
     def states(self, ids: Iterable[str]) -> dict[str, State] | None:
         """RUNNING or FAILED; a success is told by its result file before that counts."""
@@ -130,9 +135,16 @@ class Local:
         return {}
 
     def cancel(self, ids: Iterable[str]) -> None:
-        """Stop processes and all they started."""
+        """Stop processes and all they started.
+
+        One that is just starting would not hear it: submitit passes SIGTERM over until the job's
+        own handler stands. So it is written down first, where the job looks next.
+        """
         for name in ids:
             if alive(name):
+                if name in self._folders:
+                    with contextlib.suppress(OSError):
+                        cancelled_mark(self._folders[name], name).touch()
                 for pid in [int(name), *_descendants(int(name))]:
                     _terminate(pid)
 

@@ -102,6 +102,18 @@ def runs_still(job: str) -> bool:
     return {"JobState=RUNNING", start} <= set(done.stdout.split())
 
 
+def _job_id() -> str:
+    """The id that submitit gives this job."""
+    from submitit import JobEnvironment
+
+    return str(JobEnvironment().job_id)
+
+
+def cancelled_mark(folder: Path, job_id: str) -> Path:
+    """The file that says of a process of this machine that it was cancelled, however early."""
+    return folder / f"{job_id}_cancelled"
+
+
 class SnakemakeJob:
     """Run a command in a session of its own; stop, requeue or report as Slurm asks.
 
@@ -146,6 +158,8 @@ class SnakemakeJob:
         if result:
             result.unlink(missing_ok=True)
         requeue = self._take_signals()
+        if result and cancelled_mark(result.parent, _job_id()).exists():
+            raise JobFailed("the job was cancelled before it began")
         code = self._run()
         if code == 0:
             value = {"restarts": self.restarts, "host": os.uname().nodename}
