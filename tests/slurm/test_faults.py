@@ -159,6 +159,7 @@ def test_death_of_the_node_in_the_middle_of_training(lab, undisturbed):
     assert lab.submissions() == 1
 
 
+@pytest.mark.long
 def test_driver_killed_and_started_again_takes_over_the_running_job(lab, undisturbed):
     lab.start(config={"pace": 0.5})
     lab.wait_steps(5)

@@ -96,9 +96,8 @@ def gone(pids):
     return False
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_launcher_told_to_stop_has_all_save_and_they_go_on(undisturbed, copied, tiny, number):
     process = start(*job(copied, tiny))
     state = await_checkpoint(process, copied)

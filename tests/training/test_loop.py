@@ -147,6 +147,7 @@ def uninterrupted(chain, tmp_path_factory, tiny):
     return results
 
 
+@pytest.mark.long
 def test_a_run_killed_at_random_moments_ends_in_the_same_bytes(uninterrupted, copied, tiny):
     luck = random.SystemRandom().randrange(10**6)
     print(f"dice: random.Random({luck})")

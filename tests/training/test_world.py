@@ -252,6 +252,7 @@ def told(request, copied, tiny):
     return copied, done, errors
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_signal_to_one_process_saves_once_and_stops_all(told, undisturbed, tiny):
     results, done, errors = told
