@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -135,23 +135,57 @@ def without_prompt(condition: Tensor | Prompted, null: int | Prompted) -> Tensor
     return Prompted(text, null.lengths.expand(n), condition.images)
 
 
+Rescale = Callable[[Tensor, Tensor], Tensor]  # (guided, conditional) velocity -> guided
+
+
 class Guided:
-    """Classifier-free guidance: v_null + scale (v - v_null), both branches in one call.
+    """Classifier-free guidance: v_null + scale (v - v_null).
+
+    Args:
+        null: the null class, or the null text in one row.
+        low: the scale below `boundary`, for another expert (WanPipeline's guidance_scale_2).
+        rescale: what a family's pipeline does to a guided velocity (QwenImagePipeline's norms).
+        apart: both branches one after the other, as the pipelines call them: half the memory, and
+            no text is padded to the other's length; else in one call.
 
     Attributes:
         calls: network calls that one velocity costs.
     """
 
-    def __init__(self, field: VelocityField, scale: float, null: int | Prompted | None):
-        if scale != 1 and null is None:
+    def __init__(
+        self,
+        field: VelocityField,
+        scale: float,
+        null: int | Prompted | None,
+        *,
+        low: float | None = None,
+        boundary: float = 0.0,
+        rescale: Rescale | None = None,
+        apart: bool = False,
+    ):
+        self.low = scale if low is None else low
+        self.off = scale == self.low == 1
+        if not self.off and null is None:
             raise ValueError(f"guidance: {scale}: expected 1 for a model without a null condition")
         self.field, self.scale, self.null = field, scale, null
-        self.calls = 1 if scale == 1 else 2
+        self.boundary, self.rescale, self.apart = boundary, rescale, apart
+        self.calls = 1 if self.off else 2
 
     def __call__(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        if self.scale == 1 or condition is None or self.null is None:
+        if self.off or condition is None or self.null is None:
             return self.field(x_t, t, condition)
-        both = join([condition, without_prompt(condition, self.null)])
-        both = self.field(torch.cat([x_t, x_t]), torch.cat([t, t]), both)
-        given, free = both.chunk(2)
-        return free + self.scale * (given - free)
+        nothing = without_prompt(condition, self.null)
+        if self.apart:
+            given, free = self.field(x_t, t, condition), self.field(x_t, t, nothing)
+        else:
+            both = join([condition, nothing])
+            both = self.field(torch.cat([x_t, x_t]), torch.cat([t, t]), both)
+            given, free = both.chunk(2)
+        v = free + self._scale(t, given) * (given - free)
+        return v if self.rescale is None else self.rescale(v, given)
+
+    def _scale(self, t: Tensor, like: Tensor) -> float | Tensor:
+        if self.low == self.scale:
+            return self.scale
+        scale = torch.where(t >= self.boundary, self.scale, self.low).to(like.dtype)
+        return scale.view(-1, *[1] * (like.ndim - 1))

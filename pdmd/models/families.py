@@ -1,0 +1,137 @@
+"""The released models that are distilled: what their folders hold, and how their pipelines sample.
+
+Sources: the diffusers pipelines of the classes named here (0.42), and the configurations that lie
+with the released weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pdmd.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from pdmd.models.base import Rescale, TextNetwork, VelocityNetwork
+
+
+@dataclass(frozen=True)
+class Family:
+    """A model as it was released.
+
+    Attributes:
+        kind: of velocity, as `model.kind` names it; hub: where its weights are.
+        pipeline, transformer: diffusers' classes; experts: how many transformers there are.
+        boundary: the noise level at and above which the first of two experts is used.
+        image_channels: that image-to-video concatenates to x_t (4 of a mask, 16 of latents).
+        text_length: rows that text is padded to, None where padding is not read.
+        rescaled: whether the pipeline gives guided tokens the conditional norm.
+    """
+
+    kind: str
+    hub: str
+    pipeline: str
+    transformer: str
+    experts: int = 1
+    boundary: float | None = None
+    image_channels: int = 0
+    text_length: int | None = None
+    rescaled: bool = False
+
+    @property
+    def transformers(self) -> tuple[str, ...]:
+        """The folders of the experts, from high noise to low."""
+        return ("transformer", "transformer_2")[: self.experts]
+
+    @property
+    def rescale(self) -> Rescale | None:
+        """What the pipeline does to a guided velocity."""
+        from pdmd.models.qwen import rescale_guidance
+
+        return rescale_guidance if self.rescaled else None
+
+
+def _wan(hub: str, **more: Any) -> Family:
+    more = {"pipeline": "WanPipeline", "text_length": 512, **more}
+    return Family(kind="wan", hub=hub, transformer="WanTransformer3DModel", **more)
+
+
+FAMILIES = {
+    "qwen-image": Family(
+        kind="qwen",
+        hub="Qwen/Qwen-Image",
+        pipeline="QwenImagePipeline",
+        transformer="QwenImageTransformer2DModel",
+        rescaled=True,
+    ),
+    "wan2.1-t2v-14b": _wan("Wan-AI/Wan2.1-T2V-14B-Diffusers"),
+    "wan2.1-t2v-1.3b": _wan("Wan-AI/Wan2.1-T2V-1.3B-Diffusers"),
+    "wan2.2-t2v-a14b": _wan("Wan-AI/Wan2.2-T2V-A14B-Diffusers", experts=2, boundary=0.875),
+    "wan2.2-i2v-a14b": _wan(
+        "Wan-AI/Wan2.2-I2V-A14B-Diffusers",
+        pipeline="WanImageToVideoPipeline",
+        experts=2,
+        boundary=0.9,
+        image_channels=20,
+    ),
+}
+
+
+def load_velocity(
+    folder: Path, family: Family, dtype: torch.dtype, boundary: float | None = None
+) -> VelocityNetwork:
+    """The frozen velocity of a folder that `source.check_folder` has passed.
+
+    Args:
+        boundary: between two experts; the family's own where it is None.
+    """
+    from pdmd.models.experts import Experts
+
+    high, *others = (_load(folder / name, family, dtype) for name in family.transformers)
+    if not others:
+        return high
+    boundary = family.boundary if boundary is None else boundary
+    assert boundary is not None, "two experts have a boundary"
+    return Experts(high, others[0], boundary)
+
+
+def _load(folder: Path, family: Family, dtype: torch.dtype) -> TextNetwork:
+    import diffusers
+
+    from pdmd.files.storage import shown
+    from pdmd.models.qwen import QwenVelocity
+    from pdmd.models.wan import WanVelocity
+
+    try:
+        net = getattr(diffusers, family.transformer).from_pretrained(
+            folder, torch_dtype=dtype, local_files_only=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{folder}: {shown(error)}: expected a {family.transformer}") from None
+    velocity = QwenVelocity if family.kind == "qwen" else WanVelocity
+    return velocity(net.eval().requires_grad_(False))
+
+
+def qwen_shift(tokens: int) -> float:
+    """The shift of Qwen-Image's step grid at a resolution: exp(mu), mu linear in the tokens.
+
+    Its scheduler calls that dynamic and exponential; exp(mu) / (exp(mu) + 1 / u - 1) is
+    `shift_time` with the shift exp(mu); mu is .5 at 256 tokens and .9 at 8192.
+
+    Args:
+        tokens: patches of 16 x 16 pixels.
+    """
+    slope = (0.9 - 0.5) / (8192 - 256)
+    return math.exp(0.5 + slope * (tokens - 256))
+
+
+def stretched(times: Sequence[float], last: float) -> tuple[float, ...]:
+    """A step grid stretched from 1 so that its last time before 0 is `last` (`shift_terminal`)."""
+    *inner, end = times
+    scale = (1 - inner[-1]) / (1 - last)
+    return (*(1 - (1 - t) / scale for t in inner), end)

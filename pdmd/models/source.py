@@ -1,0 +1,171 @@
+"""Where a released model lies: a folder in diffusers' layout, checked before it is loaded.
+
+Nothing here imports torch or diffusers: a wrong folder is said before any job starts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pdmd.errors import UserError
+from pdmd.files.digests import sha256
+from pdmd.files.storage import read_json, reading, shown, write_json
+from pdmd.models.families import Family
+
+PARTS = ("scheduler", "text_encoder", "tokenizer", "vae")  # beside the transformers
+WEIGHTLESS = ("scheduler", "tokenizer")
+UNUSED = ("*.md", "*.png", "*.jpg", "*.mp4", "*.bin", "*.pth")  # of a hub repository
+
+
+def locate(source: str, revision: str | None = None) -> Path:
+    """The folder of a model: `source` itself, or the hub's copy here, fetched if need be.
+
+    Raises:
+        UserError: it is neither a folder nor to be had from the hub.
+    """
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    if source.count("/") != 1 or source[0] in "/.~":
+        raise UserError(f"model.source: {source}: expected a folder, or a name of the hub")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(source, revision=revision, ignore_patterns=list(UNUSED)))
+    except Exception as error:  # of the hub's library, of requests, of the disk
+        raise UserError(
+            f"model.source: {source}: {shown(error)}: expected a folder, or a name of the hub that"
+            " this machine can reach"
+        ) from None
+
+
+def check_folder(folder: Path, family: Family, parts: Iterable[str] = PARTS) -> list[Path]:
+    """The files of a model that a family's jobs read, all of them there and as long as they say.
+
+    Raises:
+        UserError: not diffusers' layout, another class, a missing or cut file, experts that the
+            family has not; names the file.
+    """
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise UserError(f"{folder}: no model_index.json: expected a folder in diffusers' layout")
+    content = read_json(index, dict, ["_class_name"])
+    _expect(index, "_class_name", content["_class_name"], family.pipeline)
+    has = sum(_present(content, name) for name in ("transformer", "transformer_2"))
+    _expect(index, "transformers", has, family.experts)
+    boundary = content.get("boundary_ratio")
+    if (boundary is not None) != (family.experts == 2):
+        wanted = "a number for two experts" if family.experts == 2 else "none for one expert"
+        raise UserError(f"{index}: boundary_ratio: {shown(boundary)}: expected {wanted}")
+    files = [index]
+    for name in family.transformers:
+        files += _weighted(folder / name, family.transformer)
+        config = read_json(folder / name / "config.json", dict, ["in_channels", "out_channels"])
+        if family.kind == "wan":
+            more = config["in_channels"] - config["out_channels"]
+            where = folder / name / "config.json"
+            _expect(where, "in_channels beyond out_channels", more, family.image_channels)
+    for name in parts:
+        if not _present(content, name):
+            raise UserError(f"{index}: {name}: none: expected one")
+        files += _weighted(folder / name, content[name][1])
+    return files
+
+
+def write_manifest(
+    folder: Path, family: str, files: Iterable[Path], revision: str | None, path: Path
+) -> None:
+    """Record what a model's files are; everything that reads them depends on this file instead.
+
+    The manifest holds, for each file, its size in bytes and its sha256, taken here once.
+    """
+    entries = {
+        str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": sha256(file)}
+        for file in sorted(files)
+    }
+    write_json(
+        path,
+        {"family": family, "folder": str(folder), "revision": revision, "files": entries},
+    )
+
+
+def check_manifest(path: Path) -> Path:
+    """The folder of a manifest, whose files are all there with their sizes; none is hashed again.
+
+    Raises:
+        UserError: names the file that is gone or of another size.
+    """
+    manifest = read_json(path, dict, ["folder", "files"])
+    folder = Path(manifest["folder"])
+    for name, entry in manifest["files"].items():
+        file = folder / name
+        if not file.is_file():
+            raise UserError(f"{file}: missing: expected it by {path}")
+        _expect(file, "bytes", file.stat().st_size, entry["bytes"])
+    return folder
+
+
+def _expect(where: Path, key: str, value: object, wanted: object) -> None:
+    if value != wanted:
+        raise UserError(f"{where}: {key}: {shown(value)}: expected {wanted}")
+
+
+def _present(index: dict[str, Any], name: str) -> bool:
+    value = index.get(name)
+    return isinstance(value, list) and len(value) == 2 and value[1] is not None
+
+
+def _weighted(folder: Path, kind: str) -> Iterator[Path]:
+    """The files of one component. Raises UserError for one that is missing or cut."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: missing: expected the folder of a {kind}")
+    if folder.name not in WEIGHTLESS:
+        config = folder / "config.json"
+        content = read_json(config, dict)
+        with reading(config, "the name of a class"):
+            named = (
+                content["_class_name"] if "_class_name" in content else content["architectures"][0]
+            )
+        _expect(config, "_class_name", named, kind)
+        for name in _shards(folder):
+            check_length(folder / name)
+    elif not any(folder.iterdir()):
+        raise UserError(f"{folder}: empty: expected the files of a {kind}")
+    yield from sorted(file for file in folder.iterdir() if file.is_file())
+
+
+def _shards(folder: Path) -> list[str]:
+    """Names of the files of weights."""
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        if index.name.count(".") > 3:  # of a variant, such as fp16
+            continue
+        content = read_json(index, dict, ["weight_map"])
+        with reading(index, "weight_map: names of tensors and of their files"):
+            names = sorted({str(name) for name in content["weight_map"].values()})
+        for name in names:
+            if not (folder / name).is_file():
+                raise UserError(f"{folder / name}: missing: expected it by {index.name}")
+        return names
+    whole = sorted(file.name for file in folder.glob("*.safetensors"))
+    if not whole:
+        raise UserError(f"{folder}: no *.safetensors: expected the weights there")
+    return whole
+
+
+def check_length(path: Path) -> None:
+    """Raise UserError unless a safetensors file is as long as its header says.
+
+    A download that was cut, and only that, is found without reading the weights.
+    """
+    size = path.stat().st_size
+    with reading(path, "a safetensors file"), path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 0 < length < size:
+            raise ValueError(f"a header of {length} bytes in {size}")
+        header = json.loads(file.read(length))
+        tensors = [entry for name, entry in header.items() if name != "__metadata__"]
+        wanted = 8 + length + max((entry["data_offsets"][1] for entry in tensors), default=0)
+    _expect(path, "bytes", size, wanted)

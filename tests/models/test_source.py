@@ -1,0 +1,188 @@
+"""A model's folder is checked from its small files; what is wrong is one line."""
+
+import json
+import shutil
+import struct
+
+import pytest
+
+from pdmd.errors import UserError
+from pdmd.models.families import FAMILIES
+from pdmd.models.source import check_folder, check_manifest, locate, write_manifest
+
+FAMILY = FAMILIES["wan2.2-i2v-a14b"]
+
+
+def weights(path, values=4):
+    header = {"w": {"dtype": "F32", "shape": [values], "data_offsets": [0, 4 * values]}}
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(4 * values))
+
+
+def edit(path, **changes):
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, **changes}))
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A Wan2.2 I2V folder in the hub's layout, its second expert in two shards."""
+    root = tmp_path / "model"
+    parts = {
+        "transformer": ["diffusers", "WanTransformer3DModel"],
+        "transformer_2": ["diffusers", "WanTransformer3DModel"],
+        "scheduler": ["diffusers", "UniPCMultistepScheduler"],
+        "text_encoder": ["transformers", "UMT5EncoderModel"],
+        "tokenizer": ["transformers", "T5TokenizerFast"],
+        "vae": ["diffusers", "AutoencoderKLWan"],
+    }
+    for name, (_, kind) in parts.items():
+        (root / name).mkdir(parents=True)
+        if name in ("scheduler", "tokenizer"):
+            (root / name / f"{name}_config.json").write_text("{}")
+            continue
+        config = {"_class_name": kind, "in_channels": 36, "out_channels": 16}
+        if name == "text_encoder":
+            config = {"architectures": [kind]}
+        (root / name / "config.json").write_text(json.dumps(config))
+        if name != "transformer_2":
+            weights(root / name / "model.safetensors")
+    shards = {"a": "m-00001-of-00002.safetensors", "b": "m-00002-of-00002.safetensors"}
+    for name in shards.values():
+        weights(root / "transformer_2" / name)
+    index = root / "transformer_2" / "m.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": shards}))
+    whole = {"_class_name": FAMILY.pipeline, "boundary_ratio": 0.9, **parts}
+    (root / "model_index.json").write_text(json.dumps(whole))
+    return root
+
+
+def test_a_whole_folder_passes_and_its_manifest_is_checked_by_size(model, tmp_path):
+    files = check_folder(model, FAMILY)
+    assert {file.parent.name for file in files} >= {"transformer_2", "tokenizer", "vae"}
+    manifest = tmp_path / "manifest.json"
+    write_manifest(model, "wan2.2-i2v-a14b", files, "main", manifest)
+    entries = json.loads(manifest.read_text())["files"]
+    assert len(entries) == len(files)
+    assert all(len(entry["sha256"]) == 64 for entry in entries.values())
+    assert check_manifest(manifest) == model
+    weights(model / "vae" / "model.safetensors", values=5)
+    with pytest.raises(UserError, match=r"vae/model.safetensors: bytes: \d+: expected \d+"):
+        check_manifest(manifest)
+    (model / "vae" / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"vae/model.safetensors: missing: expected it by"):
+        check_manifest(manifest)
+
+
+def cut(model):
+    path = model / "transformer_2" / "m-00002-of-00002.safetensors"
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+WRONG = {
+    "no index": (
+        lambda m: (m / "model_index.json").unlink(),
+        "no model_index.json: expected a folder in diffusers' layout",
+    ),
+    "another pipeline": (
+        lambda m: edit(m / "model_index.json", _class_name="WanPipeline"),
+        "model_index.json: _class_name: WanPipeline: expected WanImageToVideoPipeline",
+    ),
+    "one expert": (
+        lambda m: edit(m / "model_index.json", transformer_2=[None, None]),
+        "model_index.json: transformers: 1: expected 2",
+    ),
+    "no boundary": (
+        lambda m: edit(m / "model_index.json", boundary_ratio=None),
+        "boundary_ratio: None: expected a number for two experts",
+    ),
+    "another class": (
+        lambda m: edit(m / "transformer" / "config.json", _class_name="FluxTransformer2DModel"),
+        "transformer/config.json: _class_name: FluxTransformer2DModel: expected WanTrans",
+    ),
+    "text to video": (
+        lambda m: edit(m / "transformer" / "config.json", in_channels=16),
+        "in_channels beyond out_channels: 0: expected 20",
+    ),
+    "a missing shard": (
+        lambda m: (m / "transformer_2" / "m-00001-of-00002.safetensors").unlink(),
+        "m-00001-of-00002.safetensors: missing: expected it by m.safetensors.index.json",
+    ),
+    "a cut shard": (cut, "m-00002-of-00002.safetensors: bytes: "),
+    "no weights": (
+        lambda m: (m / "vae" / "model.safetensors").unlink(),
+        "vae: no *.safetensors: expected the weights there",
+    ),
+    "no folder": (
+        lambda m: shutil.rmtree(m / "text_encoder"),
+        "text_encoder: missing: expected the folder of a UMT5EncoderModel",
+    ),
+    "no encoder": (
+        lambda m: edit(m / "model_index.json", text_encoder=[None, None]),
+        "model_index.json: text_encoder: none: expected one",
+    ),
+    "no config": (
+        lambda m: (m / "vae" / "config.json").unlink(),
+        "vae/config.json: ",
+    ),
+    "no tokenizer": (
+        lambda m: (m / "tokenizer" / "tokenizer_config.json").unlink(),
+        "tokenizer: empty: expected the files of a T5TokenizerFast",
+    ),
+    "no header": (
+        lambda m: (m / "vae" / "model.safetensors").write_bytes(b"\xff" * 40),
+        "vae/model.safetensors: a header of",
+    ),
+    "no map": (
+        lambda m: (m / "transformer_2" / "m.safetensors.index.json").write_text(
+            '{"weight_map": 3}'
+        ),
+        "m.safetensors.index.json: 'int' object has no attribute 'values': expected weight_map",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_folder_is_one_line(model, case):
+    break_it, said = WRONG[case]
+    break_it(model)
+    with pytest.raises(UserError) as caught:
+        check_folder(model, FAMILY)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("case", ["boundary without two experts", "two experts"])
+def test_a_folder_of_one_expert_has_no_second(model, case):
+    index = model / "model_index.json"
+    edit(index, _class_name="WanPipeline")
+    if case == "boundary without two experts":
+        edit(index, transformer_2=[None, None])
+    said = {"two experts": "transformers: 2: expected 1"}.get(case, "expected none for one expert")
+    with pytest.raises(UserError, match=said):
+        check_folder(model, FAMILIES["wan2.1-t2v-14b"])
+
+
+def test_a_source_is_a_folder_or_a_name_of_the_hub(model, monkeypatch):
+    import huggingface_hub
+
+    assert locate(str(model)) == model
+    for wrong in ("/nowhere/model", "model", "../model", "a/b/c"):
+        with pytest.raises(UserError, match="expected a folder, or a name of the hub"):
+            locate(wrong)
+    asked = []
+
+    def there(name, revision, ignore_patterns):
+        asked.append((name, revision))
+        return str(model)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", there)
+    assert locate("Wan-AI/Wan2.2", "abc") == model
+    assert asked == [("Wan-AI/Wan2.2", "abc")]
+
+    def gone(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", gone)
+    with pytest.raises(UserError, match=r"Wan-AI/Wan2.2: no route to host: expected a folder"):
+        locate("Wan-AI/Wan2.2")
