@@ -93,6 +93,12 @@ def _weights(args: argparse.Namespace) -> None:
         fetch(name)
 
 
+def _fetch(args: argparse.Namespace) -> None:
+    from pdmd.models.source import fetch
+
+    fetch(args.family, args.source, args.revision, args.output)
+
+
 def _clip(args: argparse.Namespace) -> None:
     from pdmd.files import provenance
     from pdmd.files.storage import write_json
@@ -291,6 +297,13 @@ def parser() -> argparse.ArgumentParser:
     weights = command("weights", _weights, "fetch the weights of frozen networks into the cache")
     weights.add_argument("--names", nargs="*", help="of weights (default: all)")
     weights.add_argument("--output", type=Path, help="where to say what was fetched")
+    model = command(
+        "fetch", _fetch, "check the weights of a released model, and record what they are"
+    )
+    model.add_argument("family", help="such as qwen-image or wan2.2-t2v-a14b")
+    model.add_argument("--source", help="a folder in diffusers' layout, or a name of the hub")
+    model.add_argument("--revision", help="of the hub's repository")
+    model.add_argument("--output", type=Path, required=True, help="where the manifest goes")
     clip = command("clip", _clip, "train the small CLIP that scores alignment")
     clip.add_argument("--updates", type=int, required=True, help="of its training")
     clip.add_argument("--output", type=Path, required=True, help="where its weights go")

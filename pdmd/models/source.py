@@ -13,7 +13,7 @@ from typing import Any
 from pdmd.errors import UserError
 from pdmd.files.digests import sha256
 from pdmd.files.storage import read_json, reading, shown, write_json
-from pdmd.models.families import Family
+from pdmd.models.families import FAMILIES, Family
 
 PARTS = ("scheduler", "text_encoder", "tokenizer", "vae")  # beside the transformers
 WEIGHTLESS = ("scheduler", "tokenizer")
@@ -40,6 +40,21 @@ def locate(source: str, revision: str | None = None) -> Path:
             f"model.source: {source}: {shown(error)}: expected a folder, or a name of the hub that"
             " this machine can reach"
         ) from None
+
+
+def fetch(family: str, source: str | None, revision: str | None, output: Path) -> None:
+    """Find a released model, check its folder, and write its manifest.
+
+    Args:
+        source: a folder or a name of the hub; the family's own repository where it is None.
+    """
+    if family not in FAMILIES:
+        raise UserError(f"family: {family}: expected one of {', '.join(FAMILIES)}")
+    folder = locate(source or FAMILIES[family].hub, revision).absolute()
+    files = check_folder(folder, FAMILIES[family])
+    write_manifest(folder, family, files, revision, output)
+    size = sum(file.stat().st_size for file in files)
+    print(f"{folder}: {family}, {len(files)} files, {size / 2**30:.2f} GiB: {output}")
 
 
 def check_folder(folder: Path, family: Family, parts: Iterable[str] = PARTS) -> list[Path]:

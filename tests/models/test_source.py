@@ -6,6 +6,7 @@ import struct
 
 import pytest
 
+from pdmd import cli
 from pdmd.errors import UserError
 from pdmd.models.families import FAMILIES
 from pdmd.models.source import check_folder, check_manifest, locate, write_manifest
@@ -72,6 +73,21 @@ def test_a_whole_folder_passes_and_its_manifest_is_checked_by_size(model, tmp_pa
     (model / "vae" / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"vae/model.safetensors: missing: expected it by"):
         check_manifest(manifest)
+
+
+def test_fetch_says_what_it_found(model, tmp_path, capsys):
+    output = tmp_path / "manifest.json"
+    command = ["fetch", "wan2.2-i2v-a14b", "--source", str(model), "--output", str(output)]
+    assert cli.main(command) == 0
+    assert json.loads(output.read_text())["family"] == "wan2.2-i2v-a14b"
+    assert "wan2.2-i2v-a14b, " in capsys.readouterr().out
+    for wrong, said in (
+        (["wan3", "--source", str(model)], "family: wan3: expected one of qwen-image, wan2.1"),
+        (["qwen-image", "--source", str(model)], "expected QwenImagePipeline"),
+    ):
+        assert cli.main(["fetch", *wrong, "--output", str(tmp_path / "none.json")]) == 2
+        assert said in capsys.readouterr().err
+        assert not (tmp_path / "none.json").exists()
 
 
 def cut(model):
