@@ -86,6 +86,7 @@ def add(driver, *rules):
 
 def look(driver, tasks):
     """One turn of the waiting thread; returns the rules that are still out."""
+    driver._next_look = 0.0  # it is time to ask the queue, however long its last answer took
 
     async def turn():
         infos = [task.info for task in tasks if id(task.info) in driver._out]
