@@ -6,7 +6,7 @@ SHELL := bash
 .ONESHELL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-all test-slurm small teachers ablations record minute golden handbook lint format lock clean
+.PHONY: help setup demo test test-long test-all test-slurm small teachers ablations record minute tiny golden handbook lint format lock clean
 
 ACTIVATE := export PATH="$(CURDIR)/.venv/bin:$$PATH"
 INSTALL := .venv/bin/python -m pip install -q -q --no-input --disable-pip-version-check
@@ -60,6 +60,11 @@ record: .venv/.ready ## keep a finished demo's tables in docs/record and README.
 minute: .venv/.ready ## run the whole workflow at a tiny size, in two minutes
 	@$(ACTIVATE)
 	.venv/bin/snakemake -c2 --configfile config/minute.yaml
+
+tiny: .venv/.ready ## run every scenario of a released model, from fetch to export, on tiny random ones
+	@$(ACTIVATE)
+	export OMP_NUM_THREADS=1
+	.venv/bin/snakemake -c2 --configfile config/tiny.yaml
 
 golden: .venv/.ready ## run a tiny whole workflow afresh, and compare its results with those on record
 	@$(ACTIVATE)

@@ -21,6 +21,7 @@ RESULTS = experiment.settings["results"]
 
 include: "rules/config.smk"
 include: "rules/data.smk"
+include: "rules/released.smk"
 include: "rules/teacher.smk"
 include: "rules/distill.smk"
 include: "rules/sample.smk"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,6 +21,8 @@ config.json beside what it made before:
 # Commands that read the settings of another name.
 PARTS = {"encode": "data", "render": "data", "judge": "classifier", "validate": "classifier"}
 PARTS |= {"embed": "text", "keep": "base"}
+PARTS |= {"embed-prompts": "embedding", "encode-images": "embedding"}
+GENERATE = "generate"  # what `sample --from` stands for
 LAUNCHED = ("phase", "seeds", "device")  # what commands of a phase take
 DIAGNOSTICS = {  # of a trained sampler
     "frontier": "score a sampler over its last phase's training",
@@ -99,6 +102,55 @@ def _fetch(args: argparse.Namespace) -> None:
     fetch(args.family, args.source, args.revision, args.output)
 
 
+def _tiny(args: argparse.Namespace) -> None:
+    from pdmd.models.tiny import write_tiny
+
+    write_tiny(args.family, args.output, args.seed)
+
+
+def _embed_prompts(args: argparse.Namespace) -> None:
+    from pdmd.stages.embed import embed_prompts
+    from pdmd.training.world import join
+
+    with join(args.device) as world:
+        embed_prompts(args.config, world)
+
+
+def _encode_images(args: argparse.Namespace) -> None:
+    from pdmd.stages.embed import encode_images
+    from pdmd.training.world import join
+
+    with join(args.device) as world:
+        encode_images(args.config, world)
+
+
+def _previews(args: argparse.Namespace) -> None:
+    from pdmd.stages.previews import draw_previews
+    from pdmd.training.world import join
+
+    with join(args.device) as world:
+        draw_previews(args.config, args.seeds, world)
+
+
+def _export(args: argparse.Namespace) -> None:
+    from pdmd.stages.export import export_student
+
+    export_student(args.config, args.seeds)
+
+
+def _board(args: argparse.Namespace) -> None:
+    import time
+
+    from pdmd.report.board import write_board
+
+    while True:
+        count = write_board(args.results, args.output)
+        print(f"{args.output}: {count} runs")
+        if args.follow is None:
+            return
+        time.sleep(args.follow)
+
+
 def _clip(args: argparse.Namespace) -> None:
     from pdmd.files import provenance
     from pdmd.files.storage import write_json
@@ -157,6 +209,13 @@ def _sample(args: argparse.Namespace) -> None:
 
     with join(args.device) as world:
         sample_method(args.config, args.seeds, world)
+
+
+def _generate(args: argparse.Namespace) -> None:
+    from pdmd.stages.generate import generate_file
+
+    wanted = (args.export, args.base, args.prompt, args.output, args.seed, args.size, args.image)
+    generate_file(*wanted, args.device)
 
 
 def _decode(args: argparse.Namespace) -> None:
@@ -304,6 +363,20 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument("--source", help="a folder in diffusers' layout, or a name of the hub")
     model.add_argument("--revision", help="of the hub's repository")
     model.add_argument("--output", type=Path, required=True, help="where the manifest goes")
+    tiny = command(
+        "tiny", _tiny, "write a tiny random model of a released family, to try the chain"
+    )
+    tiny.add_argument("family", help="such as qwen-image or wan2.2-t2v-a14b")
+    tiny.add_argument("--output", type=Path, required=True, help="the folder that it gets")
+    tiny.add_argument("--seed", type=int, default=0, help="of its weights (default: 0)")
+    text = "encode a released model's prompts by its own text encoder"
+    stage("embed-prompts", _embed_prompts, text, "device")
+    text = "encode the first frames that image-to-video is given"
+    stage("encode-images", _encode_images, text, "device")
+    board = command("board", _board, "write TensorBoard's event files from what training recorded")
+    board.add_argument("--results", type=Path, default=Path("results"), help="results folder")
+    board.add_argument("--output", type=Path, required=True, help="the folder for TensorBoard")
+    board.add_argument("--follow", type=float, metavar="SECONDS", help="go on, at such intervals")
     clip = command("clip", _clip, "train the small CLIP that scores alignment")
     clip.add_argument("--updates", type=int, required=True, help="of its training")
     clip.add_argument("--output", type=Path, required=True, help="where its weights go")
@@ -318,10 +391,26 @@ def parser() -> argparse.ArgumentParser:
     launch.add_argument("--processes", type=int, default=1, help="on each node (default: 1)")
     launch.add_argument("--gpus", type=int, default=0, help="on each node, 0 or one a process")
     launch.add_argument("command", nargs="*", help="such a command and its arguments, after --")
-    stage("sample", _sample, "draw every seed's samples of record", "seeds", "device")
+    text = "draw every seed's samples of record; with --from a sample of an exported student"
+    stage("sample", _sample, text, "seeds", "device")
+    drawn = command(GENERATE, _generate, "draw a sample of an exported student")
+    drawn.prog = "pdmd sample"
+    drawn.add_argument("--from", dest="export", type=Path, required=True, help="folder `export`")
+    drawn.add_argument("--base", help="the released model: a folder, or a name of the hub")
+    drawn.add_argument("--prompt", required=True, help="what to draw")
+    drawn.add_argument("--output", type=Path, required=True, help="a .png, or of clips an .mp4")
+    drawn.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
+    drawn.add_argument("--size", help="such as 81x480x832 (default: as it was scored)")
+    drawn.add_argument("--image", type=Path, help="image-to-video: the first frame")
+    where = "where it computes (default: cpu)"
+    drawn.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help=where)
     stage("decode", _decode, "decode every seed's samples of record", "seeds", "device")
     seen = "what frozen networks see in every seed's samples"
     stage("features", _features, seen, "seeds", "device")
+    text = "draw pictures from every snapshot of a released model's student"
+    stage("previews", _previews, text, "seeds", "device")
+    text = "write a student's adapters as other programs load them"
+    stage("export", _export, text, "seeds")
     stage("score", _score, "score every seed's samples of record", "seeds")
     for name, text in DIAGNOSTICS.items():
         stage(name, _diagnose, text, "seeds").set_defaults(part="diagnostics", diagnostic=name)
@@ -359,11 +448,18 @@ def _check_planned(args: argparse.Namespace) -> None:
         checkout()  # of the code as it is now, not at the end
 
 
+def _meant(arguments: Sequence[str]) -> list[str]:
+    """`sample --from` is a command of its own: it draws from files, by no config."""
+    if arguments[:1] == ["sample"] and any(one.split("=")[0] == "--from" for one in arguments):
+        return [GENERATE, *arguments[1:]]
+    return list(arguments)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status, and says in one line what a person can mend."""
 
     def run() -> int | None:
-        args = parser().parse_args(arguments)
+        args = parser().parse_args(_meant(sys.argv[1:] if arguments is None else arguments))
         _check_planned(args)
         status: int | None = args.run(args)
         return status

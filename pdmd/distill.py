@@ -8,7 +8,7 @@ loop knows no model family and no metric.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,13 +18,14 @@ from torch import Tensor
 from pdmd import objectives
 from pdmd.config.sections import Distill
 from pdmd.flow import Flow, renoise
-from pdmd.models.base import Condition, Index, VelocityField
+from pdmd.models.base import Condition, Index, VelocityField, take
 from pdmd.phases import Phase
 from pdmd.roles import Roles, aligned, trained_parts
 from pdmd.rollout import Rollout, exit_steps, sample, simulate_to_end, simulate_to_exit
 from pdmd.streams import Stream
 from pdmd.training.checkpoint import State
 from pdmd.training.cost import Cost
+from pdmd.training.moved import Watch
 from pdmd.training.optim import (
     average_gradients,
     check_finite,
@@ -33,6 +34,14 @@ from pdmd.training.optim import (
     scale_lr,
 )
 from pdmd.training.world import ALONE, World
+
+
+class Mapped(Protocol):
+    """Rows on disk."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Tensor, /) -> Tensor: ...
 
 
 class Prompts(Protocol):
@@ -62,7 +71,11 @@ class Recipe(Distill):
 
 
 class NoiseStarts:
-    """Start from fresh noise and run the frozen experts of earlier phases online."""
+    """Start from fresh noise and run the frozen experts of earlier phases online.
+
+    Args:
+        at_once: rows that pass through the experts at a time, all where it is None.
+    """
 
     def __init__(
         self,
@@ -71,14 +84,26 @@ class NoiseStarts:
         times: tuple[float, ...],
         shape: Sequence[int],
         prompts: Prompts,
+        at_once: int | None = None,
     ):
         self.flow, self.experts, self.times = flow, list(experts), times
         self.shape, self.prompts, self.calls = shape, prompts, float(len(experts))
+        self.at_once = at_once
 
     @torch.no_grad()
     def __call__(self, stream: Stream, batch: int) -> tuple[Tensor, Condition]:
         noise, condition = stream.normal(batch, self.shape), self.prompts(stream, batch)
-        return sample(self.flow, self.experts, self.times, noise, condition), condition
+        parts = []
+        for rows in slices(len(noise), self.at_once):
+            given = take(condition, rows)
+            parts.append(sample(self.flow, self.experts, self.times, noise[rows], given))
+        return torch.cat(parts), condition
+
+
+def slices(rows: int, at_once: int | None) -> Iterator[slice]:
+    """All rows, some at a time."""
+    size = min(rows, at_once or rows)
+    return (slice(start, start + size) for start in range(0, rows, size))
 
 
 class BankStarts:
@@ -104,6 +129,49 @@ class BankStarts:
         return self.x[row, run], self.values(index)
 
 
+class MappedStarts:
+    """Start from precomputed outputs of the frozen experts of one run, mapped from disk.
+
+    Args:
+        x: rows (...) of intermediate latents; index: (rows,) or (rows, 2) of conditions; values:
+            what indices stand for; device: where starts go.
+    """
+
+    calls = 0.0
+
+    def __init__(
+        self,
+        x: Mapped,
+        index: Tensor,
+        values: Callable[[Index], Condition],
+        device: torch.device,
+    ):
+        self.x, self.index, self.values, self.device = x, index, values, device
+
+    def __call__(self, stream: Stream, batch: int) -> tuple[Tensor, Condition]:
+        row = stream.integers(batch, len(self.x)).cpu()
+        return self.x[row].to(self.device), self.values(self.index[row])
+
+
+class MixedStarts:
+    """Starts of several sizes; those of one update have one size, for all processes alike.
+
+    Args:
+        starts: of each size; shares: of the updates that each has, 1 in all.
+    """
+
+    def __init__(self, starts: Sequence[Starts], shares: Sequence[float]):
+        self.starts, self.ends = list(starts), torch.tensor(shares).cumsum(0)
+        self.calls = starts[0].calls
+
+    def __call__(self, stream: Stream, batch: int) -> tuple[Tensor, Condition]:
+        if len(self.starts) == 1:
+            return self.starts[0](stream, batch)
+        drawn = stream.beside("size").uniform(1)
+        number = int(torch.bucketize(drawn, self.ends, right=True)[0])
+        return self.starts[min(number, len(self.starts) - 1)](stream, batch)
+
+
 def spread(world: World, x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each run's samples in the whole batch.
 
@@ -122,6 +190,26 @@ def spread(world: World, x: Tensor) -> tuple[Tensor, Tensor]:
     count = world.size * x[:, 0].numel()
     variance = (square - mean.square()).clamp_min(0) * count / (count - 1)
     return mean.to(x.dtype), variance.sqrt().to(x.dtype)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What an update draws before any network is called.
+
+    Attributes:
+        x: (N, ...) where the phase's rollouts start; condition: of each row; exits: (N,) grid
+            indices; t: (N,) re-noising times; eps: like x, the noise that carries x_s there.
+    """
+
+    x: Tensor
+    condition: Condition
+    exits: Tensor
+    t: Tensor
+    eps: Tensor
+
+    def __getitem__(self, rows: slice) -> Drawn:
+        condition = take(self.condition, rows)
+        return Drawn(self.x[rows], condition, self.exits[rows], self.t[rows], self.eps[rows])
 
 
 class PhaseTrainer:
@@ -143,7 +231,7 @@ class PhaseTrainer:
         self.world = world
         self.flow, self.phase, self.recipe, self.roles = flow, phase, recipe, roles
         self.starts, self.seeds, self.runs = starts, seeds, len(seeds)
-        self.cost = Cost()
+        self.cost = Cost(world.device)
         self.rates = {"fake": recipe.fake_lr, "generator": recipe.generator_lr}
         self.states: Mapping[str, State] = roles.states()
         self.parts = {
@@ -166,6 +254,8 @@ class PhaseTrainer:
             for role, parts in self.parts.items()
             for part in parts
         }
+        every = [part for role, parts in self.parts.items() if self.rates[role] for part in parts]
+        self.watch = Watch(every, roles.frozen, roles.idle)
 
     def update(self, step: int) -> dict[str, Tensor]:
         """One iteration; returns (runs,) values to log. Raises FloatingPointError."""
@@ -185,36 +275,55 @@ class PhaseTrainer:
         """This process's share of the draws of one update."""
         return Stream(self.seeds, step, role, self.world.device, self.world.samples)
 
-    def _rollout(self, stream: Stream) -> tuple[Rollout, Condition]:
-        recipe, phase = self.recipe, self.phase
-        x, condition = self.starts(stream, recipe.batch)
-        if recipe.backward == "all":
-            out = simulate_to_end(self.flow, self.roles.generator, phase, x, condition)
-        else:
-            if recipe.exits == "stratified":
-                exits = exit_steps(phase, recipe.batch, self.runs, stream)  # the whole batch's
-                exits = self.world.share(exits, self.runs)
-            elif recipe.exits == "last":
-                exits = torch.full((len(x),), phase.last - 1)
-            else:
-                drawn = stream.choice(phase.last - phase.first)
-                exits = phase.first + drawn.repeat(len(x) // self.runs)
-            out = simulate_to_exit(
-                self.flow, self.roles.generator, phase, x, condition, exits, self.runs
-            )
-        return out, condition
+    @torch.no_grad()
+    def _draw(self, stream: Stream) -> Drawn:
+        """All that one update draws; frozen experts may run for its starts."""
+        batch = self.recipe.batch
+        x, condition = self.starts(stream, batch)
+        exits = self._exits(stream, len(x))
+        t = self._times(stream.uniform(batch), stream)
+        return Drawn(x, condition, exits, t, stream.normal(batch, x.shape[1:]))
 
-    def _renoise(self, stream: Stream, x_s: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Carry samples to a drawn noise level: (x_t, eps, s, t)."""
-        uniform = stream.uniform(self.recipe.batch)
-        if self.recipe.region == "update":
-            side = stream.beside("region").uniform(1).to(uniform.device)  # for all processes alike
-            t = self.phase.region_times(uniform, side.repeat(len(uniform) // self.runs))
-        else:
-            t = self.phase.renoise_times(uniform)
-        s = objectives.full_like_time(self.phase.end, t)
-        eps = stream.normal(self.recipe.batch, x_s.shape[1:])
-        return renoise(self.flow, x_s, eps, s, t), eps, s, t
+    def _exits(self, stream: Stream, rows: int) -> Tensor:
+        """The exit step of each row."""
+        recipe, phase = self.recipe, self.phase
+        if recipe.exits == "stratified":
+            exits = exit_steps(phase, recipe.batch, self.runs, stream)  # the whole batch's
+            return self.world.share(exits, self.runs)
+        if recipe.exits == "last":
+            return torch.full((rows,), phase.last - 1)
+        drawn = stream.choice(phase.last - phase.first)
+        return phase.first + drawn.repeat(rows // self.runs)
+
+    def _times(self, uniform: Tensor, stream: Stream) -> Tensor:
+        """The re-noising time of each row."""
+        if self.recipe.region == "row":
+            return self.phase.renoise_times(uniform)
+        side = stream.beside("region").uniform(1).to(uniform.device)  # for all processes alike
+        return self.phase.region_times(uniform, side.repeat(len(uniform) // self.runs))
+
+    def _parts(self, drawn: Drawn) -> Iterator[tuple[Drawn, float]]:
+        """Microbatches, and the share of the rows that each has."""
+        rows, wanted = len(drawn.x), self.recipe.microbatch
+        for some in slices(rows, wanted * self.runs if wanted else None):
+            part = drawn[some]
+            yield part, len(part.x) / rows
+
+    def _rollout(self, drawn: Drawn) -> Rollout:
+        velocity, phase, x, condition = (
+            self.roles.generator,
+            self.phase,
+            drawn.x,
+            drawn.condition,
+        )
+        if self.recipe.backward == "all":
+            return simulate_to_end(self.flow, velocity, phase, x, condition)
+        return simulate_to_exit(self.flow, velocity, phase, x, condition, drawn.exits, self.runs)
+
+    def _renoised(self, x_s: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor]:
+        """Samples at a phase's end, carried to their re-noising times: x_t, and s of each row."""
+        s = objectives.full_like_time(self.phase.end, drawn.t)
+        return renoise(self.flow, x_s, drawn.eps, s, drawn.t), s
 
     def _fake_loss(self, v: Tensor, x_s: Tensor, eps: Tensor, s: Tensor, t: Tensor) -> Tensor:
         if self.recipe.target == "biased":
@@ -225,27 +334,35 @@ class PhaseTrainer:
 
     def _update_fake(self, step: int, number: int) -> tuple[Tensor, Tensor]:
         stream = self._stream(step, f"fake{number}")
-        with torch.no_grad(), self.cost.time("rollout"):
-            rollout, condition = self._rollout(stream)
-        self.cost.count("rollout", rollout.calls + self.starts.calls)
-        with self.cost.time("fake"):
-            x_t, eps, s, t = self._renoise(stream, rollout.x_s)
-            v = self.roles.fake(x_t, t, condition)
-            loss = objectives.per_run_mean(self._fake_loss(v, rollout.x_s, eps, s, t), self.runs)
-            loss, norms = self._descend("fake", loss, step)
+        with self.cost.time("rollout"):
+            drawn = self._draw(stream)
+        self.cost.count("rollout", self.starts.calls)
+        self._clear("fake")
+        losses = []
+        for part, share in self._parts(drawn):
+            with torch.no_grad(), self.cost.time("rollout"):
+                rollout = self._rollout(part)
+            self.cost.count("rollout", rollout.calls * share)
+            with self.cost.time("fake"):
+                x_t, s = self._renoised(rollout.x_s, part)
+                v = self.roles.fake(x_t, part.t, part.condition)
+                loss = self._fake_loss(v, rollout.x_s, part.eps, s, part.t)
+                losses.append(self._backward(loss, share))
         self.cost.count("fake", 3)
-        return loss, norms
+        with self.cost.time("fake"):
+            return self._descend("fake", torch.stack(losses).sum(0), step)
 
     @torch.no_grad()
-    def _gradient(self, stream: Stream, rollout: Rollout, condition: Condition) -> Tensor:
+    def _gradient(self, drawn: Drawn, rollout: Rollout, share: float) -> Tensor:
         """teacher - fake where the rollout's samples, noised again, come to lie; like x_s."""
-        x_t, _, s, t = self._renoise(stream, rollout.x_s.detach())
+        x_t, s = self._renoised(rollout.x_s.detach(), drawn)
+        t, condition = drawn.t, drawn.condition
         with self.cost.time("teacher"):
             teacher = self.roles.teacher(x_t, t, condition)
-        self.cost.count("teacher", getattr(self.roles.teacher, "calls", 1))
+        self.cost.count("teacher", getattr(self.roles.teacher, "calls", 1) * share)
         with self.cost.time("fake"):
             fake = self.roles.fake(x_t, t, condition)
-        self.cost.count("fake", 1)
+        self.cost.count("fake", share)
         if self.recipe.gradient == "literal":
             return objectives.generator_gradient(self.flow, teacher, fake, s, t)
         per, across = self.recipe.normaliser, self.world.mean
@@ -256,36 +373,53 @@ class PhaseTrainer:
     def _update_generator(self, step: int) -> dict[str, Tensor]:
         stream = self._stream(step, "generator")
         with self.cost.time("generator"):
-            rollout, condition = self._rollout(stream)
-        gradient = self._gradient(stream, rollout, condition)
+            drawn = self._draw(stream)
+        self._clear("generator")
+        losses, squares, ends, calls = [], [], [], self.starts.calls
+        for part, share in self._parts(drawn):
+            with self.cost.time("generator"):
+                rollout = self._rollout(part)
+            gradient = self._gradient(part, rollout, share)
+            with self.cost.time("generator"):
+                loss = objectives.surrogate_loss(rollout.x_s, gradient)
+                losses.append(self._backward(loss, share))
+            calls += rollout.calls * share
+            size = gradient.square().flatten(1).mean(1)
+            squares.append(objectives.per_run_mean(size, self.runs) * share)
+            ends.append(rollout.x_s.detach())
         with self.cost.time("generator"):
-            loss = objectives.surrogate_loss(rollout.x_s, gradient)
-            _, norms = self._descend("generator", objectives.per_run_mean(loss, self.runs), step)
+            _, norms = self._descend("generator", torch.stack(losses).sum(0), step)
             self._average()
         taken = self.phase.last - self.phase.first if self.recipe.backward == "all" else 1
-        self.cost.count("generator", rollout.calls + self.starts.calls + 2 * taken)
-        x_s = rollout.x_s.detach()
-        squares = objectives.per_run_mean(gradient.square().flatten(1).mean(1), self.runs)
+        self.cost.count("generator", calls + 2 * taken)
+        x_s = torch.cat(ends)
         mean, deviation = spread(self.world, x_s.flatten(1).view(-1, self.runs, x_s[0].numel()))
         return {
-            "generator_loss": self.world.mean(squares).sqrt(),
+            "generator_loss": self.world.mean(torch.stack(squares).sum(0)).sqrt(),
             "generator_gradient_norm": norms,
             "sample_mean": mean,
             "sample_std": deviation,
         }
 
+    def _clear(self, role: str) -> None:
+        for part in self.parts[role]:
+            self.optimizers[part.name].zero_grad(set_to_none=True)
+
+    def _backward(self, loss: Tensor, share: float) -> Tensor:
+        """Add the gradient of rows' losses, a share of the batch's; returns (runs,), detached."""
+        of_runs = objectives.per_run_mean(loss, self.runs) * share
+        of_runs.sum().backward()
+        return of_runs.detach()
+
     def _descend(self, role: str, loss: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """One optimiser step on the sum over runs; returns (runs,) losses and gradient norms."""
-        optimizers = [self.optimizers[part.name] for part in self.parts[role]]
-        for optimizer in optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        loss.sum().backward()
+        """One optimiser step on what was added up; returns (runs,) losses and gradient norms."""
         loss = average_gradients(self.world, self.parameters[role], loss)
         norms = gradient_norms(self.parameters[role], self.runs)
         check_finite(step, role, loss, norms)
         clip_gradients(self.parameters[role], norms, self.recipe.clip)
-        for optimizer in optimizers:
-            optimizer.step()
+        for part in self.parts[role]:
+            self.optimizers[part.name].step()
+            self.watch.after(part)
         return loss, norms
 
     @torch.no_grad()

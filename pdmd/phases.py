@@ -42,6 +42,23 @@ class Phase:
         """t_k, the noise level that the phase's samples have."""
         return self.times[self.last]
 
+    @property
+    def called(self) -> tuple[str, ...]:
+        """The experts that the phase's steps call, of a model that has two."""
+        return self._sides([t >= self.switch for t in self.times[self.first : self.last]])
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """The experts whose scores are matched, where samples are noised again."""
+        return self._sides([high for high, share in self._shares().items() if share])
+
+    def _shares(self) -> dict[bool, float]:
+        return {True: self.high_share, False: 1 - self.high_share}
+
+    @staticmethod
+    def _sides(high: Sequence[bool]) -> tuple[str, ...]:
+        return tuple(name for name, side in (("high", True), ("low", False)) if side in high)
+
     def renoise_times(self, uniform: Tensor) -> Tensor:
         """Map uniform draws in [0, 1), any shape, to re-noising times t ~ T(t_k, .)."""
         raw = self.raw_low + (self.raw_high - self.raw_low) * uniform

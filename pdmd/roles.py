@@ -6,8 +6,8 @@ who makes the roles, needs to know which.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -45,6 +45,7 @@ class Part:
 
     name: str
     parameters: list[Tensor]
+    names: list[str]
 
 
 @dataclass
@@ -53,13 +54,17 @@ class Roles:
 
     Attributes:
         teacher: frozen, with its guidance; fake: trainable score of the generator's samples;
-        generator: the trainable expert; average: its exponential moving average, what is kept.
+        generator: the trainable expert; average: its exponential moving average, what is kept;
+        frozen: name -> tensor of what no update may change; idle: parts of the names of trained
+            tensors that no loss depends on.
     """
 
     teacher: VelocityField
     fake: Role
     generator: Role
     average: Role
+    frozen: Mapping[str, Tensor] = field(default_factory=dict)
+    idle: Sequence[str] = ()
 
     def states(self) -> dict[str, Role]:
         """All that training changes, by role."""
@@ -68,13 +73,15 @@ class Roles:
 
 def trained_parts(role: str, velocity: Role) -> list[Part]:
     """The tensors of a role that are trained, a part for each expert."""
-    parts: dict[str, list[Tensor]] = {}
+    parts: dict[str, Part] = {}
     for name, p in velocity.named_parameters():
         if p.requires_grad:
             expert = name.split(".", 1)[0]
             part = f"{role}.{expert}" if expert in ("high", "low") else role
-            parts.setdefault(part, []).append(p)
-    return [Part(name, parameters) for name, parameters in parts.items()]
+            of_part = parts.setdefault(part, Part(part, [], []))
+            of_part.parameters.append(p)
+            of_part.names.append(name)
+    return list(parts.values())
 
 
 def aligned(velocity: Role, like: Role) -> list[Tensor]:

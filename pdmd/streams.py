@@ -8,12 +8,14 @@ interleaved (row = sample * runs + run).
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 REFERENCE_SEED = 10_000  # of true samples that scores compare with; no run has this seed
+LARGE = 2**14  # numbers of a sample, from which on each sample has a generator of its own
 
 
 def stream_seed(seed: int, step: int, role: str) -> int:
@@ -33,7 +35,8 @@ class Stream:
 
     Args:
         device: where the draws go; share: the samples of every batch to keep, all by default.
-            The whole batch is drawn in any case, so that shares are parts of the same numbers.
+            Shares are parts of the same numbers: the whole batch is drawn, or, of large samples,
+            each of the share alone by a generator of its own.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Stream:
     ):
         self.seeds, self.step, self.role = seeds, step, role
         self.device, self.share = device, share
+        self.large = 0  # draws of large samples so far
         self.generators = [
             torch.Generator().manual_seed(stream_seed(seed, step, role)) for seed in seeds
         ]
@@ -59,7 +63,24 @@ class Stream:
 
     def normal(self, batch: int, shape: Sequence[int]) -> Tensor:
         """Standard normal draws, (batch * runs, *shape), or the share of them."""
-        return self._interleave([torch.randn(batch, *shape, generator=g) for g in self.generators])
+        if math.prod(shape) < LARGE:
+            drawn = [torch.randn(batch, *shape, generator=g) for g in self.generators]
+            return self._interleave(drawn)
+        self.large += 1
+        return self.normal_rows(range(batch)[self.share], shape, self.large)
+
+    def normal_rows(self, numbers: Sequence[int], shape: Sequence[int], draw: int = 1) -> Tensor:
+        """Standard normal draws (len(numbers) * runs, *shape) of some large samples of a batch.
+
+        Args:
+            numbers: of the samples; draw: which of the stream's draws of large samples it is.
+        """
+        rows = []
+        for number in numbers:
+            for seed in self.seeds:
+                name = stream_seed(seed, self.step, f"{self.role}/{draw}/{number}")
+                rows.append(torch.randn(*shape, generator=torch.Generator().manual_seed(name)))
+        return torch.stack(rows).to(self.device) if rows else torch.zeros(0, *shape)
 
     def uniform(self, batch: int) -> Tensor:
         """Uniform draws in [0, 1), (batch * runs,)."""

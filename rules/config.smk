@@ -4,7 +4,7 @@
 from pdmd.config.plan import VARIABLE
 from pdmd.files.code import drawing_code, scoring_code
 from pdmd.files.storage import fingerprint
-from pdmd.jobs.graph import classed, NOTHING, with_prompts, Graph
+from pdmd.jobs.graph import classed, NOTHING, released, with_prompts, Graph
 from pdmd.jobs.resources import Requests, light
 from pdmd.stages import outputs
 

@@ -32,7 +32,7 @@ for lane in GRAPH.lanes:
                 "python -m pdmd trajectories --config {input.config:q} --digest {params.digest}"
                 " --seeds {params.seeds}"
 
-    if lane.prompted != NOTHING:
+    if lane.seen != NOTHING:
 
         rule:
             """Keep what frozen networks see in samples of record."""
@@ -44,7 +44,7 @@ for lane in GRAPH.lanes:
             output:
                 lane.files(outputs.FEATURED),
             wildcard_constraints:
-                scenario=lane.prompted,
+                scenario=lane.seen,
                 method=lane.methods("teacher", "distill"),
                 group=lane.group,
             priority: lane.urgency

@@ -34,7 +34,7 @@ for lane in GRAPH.lanes:
                 "python -m pdmd {resources.launch}sample --config {input.config:q} --digest {params.digest}"
                 " --seeds {params.seeds}"
 
-    if lane.prompted != NOTHING:
+    if lane.seen != NOTHING:
 
         rule:
             """Decode samples of record to pictures or clips."""
@@ -46,7 +46,7 @@ for lane in GRAPH.lanes:
             output:
                 lane.files(outputs.DECODED),
             wildcard_constraints:
-                scenario=lane.prompted,
+                scenario=lane.seen,
                 method=lane.methods("teacher", "distill"),
                 group=lane.group,
             priority: lane.urgency

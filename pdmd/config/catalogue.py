@@ -1,6 +1,7 @@
 """Names that the configuration knows: kinds of models, networks of metrics."""
 
-TRANSFORMERS = ("qwen", "wan")  # kinds of model that read text, and hold one seed each
+PRETRAINED = "pretrained"  # kind of model: a released one, whose weights lie in a folder
+TRANSFORMERS = ("qwen", "wan", PRETRAINED)  # kinds of model that read text, and hold one seed each
 LEAST = 8  # samples of a prompt, below which the diversity of prompted ones is not measured
 
 # Networks that metrics know by name; all else is a file, or for features a folder or a hub name.
@@ -9,6 +10,7 @@ NETWORKS = {
     "features": ("lite0",),
     "flow": ("opencv", *FLOWS, "DEFAULT"),
     "clip": (
+        "small",
         *("RN50", "RN101", "RN50x4", "RN50x16", "RN50x64"),
         *("ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px"),
     ),

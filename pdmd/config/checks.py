@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pdmd.config.catalogue import TRANSFORMERS
+from pdmd.config.catalogue import PRETRAINED, TRANSFORMERS
 from pdmd.config.complaints import refusal
 from pdmd.config.score_checks import check_scores
 from pdmd.config.sections import Data, Hardware, PromptedData, Run, Student
@@ -19,10 +19,11 @@ Config = dict[str, Any]
 STUDENTS = ("teacher", "distill")
 VAE_SIDE = 8  # pixels of a latent's side
 MODEL_KEYS = {  # kind of model -> keys it must have, keys it may have
-    "mlp": (set[str](), {"waves"}),
-    "conditional-mlp": (set[str](), set[str]()),
-    "qwen": ({"heads"}, set[str]()),
-    "wan": ({"heads", "text_length"}, {"feedforward", "boundary"}),
+    "mlp": ({"width", "depth"}, {"waves"}),
+    "conditional-mlp": ({"width", "depth"}, set[str]()),
+    "qwen": ({"width", "depth", "heads"}, set[str]()),
+    "wan": ({"width", "depth", "heads", "text_length"}, {"feedforward", "boundary"}),
+    PRETRAINED: ({"family", "source"}, {"revision", "boundary", "dtype", "deterministic"}),
 }
 ROOM = 0.1  # of the re-noising draws that must lie inside of their interval
 BESIDE_SCENARIOS = ("clip",)  # folders that are taken: beside those of scenarios,
@@ -43,11 +44,19 @@ def check_together(run: Run, config: Config, where: str) -> None:
         raise refusal(where, "kind", run.kind, expected)
     _check_data(run.data, config["data"], where)
     _check_model(run, config["model"], where)
+    fitted = run.model.kind != PRETRAINED
+    if fitted != ("fit" in config):
+        expected = "how the base network is fitted" if fitted else "no such key: it was trained"
+        raise refusal(where, "fit", config.get("fit"), expected)
     _check_velocity(run, where)
-    _check_fit(run, where)
+    if fitted:
+        _check_fit(run, where)
     _check_student(run, where)
     _check_length(run, where)
     check_scores(run, config["evaluate"], where)
+    check_run = kind_of(run.data).check_run
+    if check_run is not None:
+        check_run(run, where)
 
 
 def check_base(run: Run, where: str) -> None:
@@ -170,11 +179,11 @@ def _check_model(run: Run, written: Config, where: str) -> None:
     if kind != brings.model:
         raise refusal(where, "model.kind", kind, f"{brings.model!r} for data.kind {brings.name}")
     wanted, allowed = MODEL_KEYS[kind]
-    allowed = allowed | {"kind", "width", "depth"}
+    allowed = allowed | {"kind"}
     check_keys(written, wanted, allowed, where, "model", f"model.kind {kind}")
     if kind not in TRANSFORMERS:
         return
-    if model.width % (2 * model.heads):
+    if kind != PRETRAINED and model.width % (2 * model.heads):
         expected = f"a divisor of half of model.width = {model.width}"
         raise refusal(where, "model.heads", model.heads, expected)
     if run.together:
@@ -188,6 +197,12 @@ def _check_velocity(run: Run, where: str) -> None:
     if kind_of(run.data).latent and teacher.kind == "exact":
         expected = f"'fitted' for data.kind {data}, whose velocity has no closed form"
         raise refusal(where, "teacher.kind", "exact", expected)
+    if kind == PRETRAINED:
+        return
+    if teacher.shift is None or teacher.guidance_low is not None:
+        name = "shift" if teacher.shift is None else "guidance_low"
+        expected = "a number" if teacher.shift is None else f"none for model.kind {kind}"
+        raise refusal(where, f"teacher.{name}", getattr(teacher, name), expected)
     if teacher.guidance != 1:
         if kind == "mlp":
             expected = f"1 for model.kind {kind}, which has no null condition"
@@ -238,7 +253,10 @@ def _check_student(run: Run, where: str) -> None:
     if lora is not None and model.kind not in TRANSFORMERS:
         expected = f"null for model.kind {model.kind}"
         raise refusal(where, "student.lora", dataclasses.asdict(lora), expected)
-    if lora is not None and lora.rank > model.width:
+    if lora is None and run.kind == "distill" and model.kind == PRETRAINED:
+        expected = f"a rank and an alpha for model.kind {PRETRAINED}"
+        raise refusal(where, "student.lora", None, expected)
+    if lora is not None and model.kind != PRETRAINED and lora.rank > model.width:
         expected = f"at most model.width = {model.width}"
         raise refusal(where, "student.lora.rank", lora.rank, expected)
     _check_roles(run, where)
@@ -253,6 +271,9 @@ def _check_roles(run: Run, where: str) -> None:
     if distill.region == "update" and model.boundary is None:
         expected = "row without model.boundary, which divides the noise levels of two experts"
         raise refusal(where, "distill.region", "update", expected)
+    if distill.microbatch and distill.normaliser == "batch" and distill.gradient == "normalised":
+        expected = "none with distill.normaliser batch, which looks at all rows at once"
+        raise refusal(where, "distill.microbatch", distill.microbatch, expected)
     if distill.checkpointing and model.kind not in TRANSFORMERS:
         expected = f"false for model.kind {model.kind}, which has no blocks to make again"
         raise refusal(where, "distill.checkpointing", True, expected)

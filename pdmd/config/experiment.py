@@ -134,7 +134,8 @@ class Experiment:
                 compared with itself in the end.
         """
         evaluate = self.runs[scenario, method].evaluate
-        if not kind_of(self.runs[scenario, method].data).prompted:
+        kind = kind_of(self.runs[scenario, method].data)
+        if not (kind.prompted or kind.released):
             return None
         where, beside = f"{scenario}/{method}", evaluate.beside
         teacher = self.runs.get((scenario, beside))
@@ -142,7 +143,7 @@ class Experiment:
             names = ", ".join(self.method_names(scenario))
             expected = f"a method of kind teacher among {names}"
             raise refusal(where, "evaluate.beside", beside, expected)
-        for key in ("samples", "video_samples", "networks"):
+        for key in ("samples", "video_samples", "networks", "size"):
             if getattr(evaluate, key) != getattr(teacher.evaluate, key):
                 value, theirs = (
                     self.configs[scenario, name]["evaluate"].get(key) for name in (method, beside)
@@ -230,8 +231,9 @@ class Experiment:
         check({**config, "method": "shared", "kind": "teacher"}, self.run_schema, scenario)
         if {self.methods[name]["kind"] for name in names} != {"fit"}:
             shared = read_run(config)
-            check_base(shared, scenario)
-            check_shares(shared.hardware, "fit", shared.fit.batch, scenario)
+            if "fit" in config:
+                check_base(shared, scenario)
+                check_shares(shared.hardware, "fit", shared.fit.batch, scenario)
 
     def _resolve(self, scenario: str, method: str) -> Config:
         """A method's run, as it is written and checked against the schema."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pdmd.config.catalogue import PRETRAINED
 from pdmd.config.run import read_run
 from pdmd.config.sections import Run
 from pdmd.errors import UserError
@@ -28,10 +29,20 @@ SHARED: dict[str, tuple[str, ...]] = {
     "text": ("data",),
     "base": ("flow", "data", "model", "fit", "save"),
 }
+# The same of scenarios of released models.
+RELEASED: dict[str, tuple[str, ...]] = {
+    "source": ("model.kind", "model.family", "model.source", "model.revision?"),
+    "embedding": ("data", "model"),
+}
 NETWORK = ("kind", "flow", "data", "model")
-TEACHING = ("teacher.kind", "teacher.guidance")  # its steps and shift are of its own samples alone
+TEACHING = (
+    "teacher.kind",
+    "teacher.guidance",
+    "teacher.guidance_low?",
+)  # its steps and shift are of its own samples alone
 # A key with "?" is of some kinds of data alone.
-DECODING = (*NETWORK, "evaluate.samples")
+SIZED = ("evaluate.samples", "evaluate.size?")
+DECODING = (*NETWORK, *SIZED)
 FEATURES = (*DECODING, "evaluate.video_samples?", "evaluate.networks?")
 SCORES = (*FEATURES, "evaluate.neighbours?", "evaluate.beside")
 FRONTIER = ("evaluate.frontier_samples", "evaluate.neighbours?", "evaluate.video_samples?")
@@ -39,7 +50,7 @@ TABLE = ("kind", "title", "data", "student", "tables", "seeds")
 # The same of a method's jobs, by its kind.
 JOBS: dict[str, dict[str, tuple[str, ...]]] = {
     "teacher": {
-        "sample": (*NETWORK, "teacher", "evaluate.samples"),
+        "sample": (*NETWORK, "teacher", *SIZED),
         "decode": DECODING,
         "features": FEATURES,
         "score": SCORES,
@@ -48,7 +59,7 @@ JOBS: dict[str, dict[str, tuple[str, ...]]] = {
     "distill": {
         "bank": (*NETWORK, "student", "bank"),
         "distill": (*NETWORK, *TEACHING, "student", "distill", "bank.used", "save"),
-        "sample": (*NETWORK, "student", "evaluate.samples"),
+        "sample": (*NETWORK, "student", *SIZED),
         "decode": DECODING,
         "features": FEATURES,
         "score": SCORES,
@@ -60,6 +71,11 @@ JOBS: dict[str, dict[str, tuple[str, ...]]] = {
         "trajectories": (*NETWORK, "fit", "evaluate"),
         "table": TABLE,
     },
+}
+# What methods of released models have further; they have no diagnostics.
+FURTHER: dict[str, tuple[str, ...]] = {
+    "previews": (*NETWORK, "student", "evaluate.previews?", "evaluate.size?"),
+    "export": (*NETWORK, "title", "teacher", "student", "distill", "evaluate"),
 }
 KEPT = ("kept", "start_from")  # weights in the repository, found from everywhere
 
@@ -90,14 +106,23 @@ def parts(experiment: Experiment, scenario: str, base: Path = Path()) -> dict[st
             found from the working directory.
     """
     shared = experiment.shared_config(scenario)
-    contents = {f"config/{part}.json": _part(shared, keys, base) for part, keys in SHARED.items()}
+    every = RELEASED if shared["model"]["kind"] == PRETRAINED else SHARED
+    contents = {f"config/{part}.json": _part(shared, keys, base) for part, keys in every.items()}
     for name in experiment.method_names(scenario):
         run = experiment.configs[scenario, name]
-        for part, keys in JOBS[run["kind"]].items():
+        for part, keys in jobs_of(run).items():
             contents[f"{name}/config/{part}.json"] = {"method": name, **_part(run, keys, base)}
         if name in experiment.overlay.labels:
             contents[f"{name}/config/table.json"]["label"] = experiment.overlay.labels[name]
     return contents
+
+
+def jobs_of(run: Config) -> dict[str, tuple[str, ...]]:
+    """Name of each part that a method's jobs read -> its sections and keys."""
+    jobs = JOBS[run["kind"]]
+    if run["model"]["kind"] != PRETRAINED or run["kind"] != "distill":
+        return jobs
+    return {name: keys for name, keys in jobs.items() if name != "diagnostics"} | FURTHER
 
 
 def _part(run: Config, keys: Iterable[str], base: Path) -> Config:
@@ -174,7 +199,8 @@ def write_once(path: Path, content: Any, digest: str) -> None:
 def check_part(config: Config, part: str, where: str) -> None:
     """Refuse settings that are not of a part of this name. Raises UserError."""
     kind = config.get("kind")
-    keys = SHARED.get(part) or JOBS.get(str(kind), {}).get(part)
+    keys = SHARED.get(part) or RELEASED.get(part) or JOBS.get(str(kind), {}).get(part)
+    keys = keys or FURTHER.get(part)
     if keys is None:
         kinds = ", ".join(name for name, jobs in JOBS.items() if part in jobs)
         raise UserError(f"{where}: kind: {kind!r}: expected {kinds}, which have settings of {part}")

@@ -23,7 +23,8 @@ def run_schema() -> Schema:
         keys = {**schema(kind.data)["properties"], **keys}
     keys["kind"] = {"enum": list(kinds())}
     data = {**whole["properties"]["data"], "required": ["kind"], "properties": keys}
-    return {**whole, "properties": {**whole["properties"], "data": data}}
+    wanted = [name for name in whole["required"] if name != "fit"]  # which released models have not
+    return {**whole, "required": wanted, "properties": {**whole["properties"], "data": data}}
 
 
 def read_run(values: Mapping[str, Any]) -> Run:

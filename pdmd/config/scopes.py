@@ -11,17 +11,17 @@ Keys = Mapping[str, frozenset[str] | None]  # section -> keys of it, None for al
 
 # What a method may have of its own: what its jobs alone read. All else is its scenario's: the data,
 # the base network and the classifiers serve every method.
-SCORED = frozenset({"samples", "video_samples", "neighbours", "beside", "networks"})
+SCORED = frozenset({"samples", "video_samples", "neighbours", "beside", "networks", "size"})
 OWN: dict[str, Keys] = {
     "teacher": {"teacher": None, "evaluate": SCORED},
     "distill": {
         "hardware": None,
-        "teacher": frozenset({"kind", "guidance"}),
+        "teacher": frozenset({"kind", "guidance", "guidance_low"}),
         "student": None,
         "distill": None,
         "bank": None,
         "save": None,
-        "evaluate": SCORED | {"frontier_samples"},
+        "evaluate": SCORED | {"frontier_samples", "previews"},
     },
     "fit": {
         "hardware": None,

@@ -9,7 +9,7 @@ from typing import Any
 
 from pdmd.config.catalogue import LEAST, NETWORKS
 from pdmd.config.complaints import refusal
-from pdmd.config.sections import Evaluate, Run
+from pdmd.config.sections import Evaluate, ReleasedData, Run, parse_size
 from pdmd.scenarios.kind import kind_of, kinds
 
 Config = dict[str, Any]
@@ -40,6 +40,9 @@ def check_scores(run: Run, written: Config, where: str) -> None:
         _check_samples(run.data, run.evaluate, where)
     if brings.prompted:
         _check_networks(written.get("networks", {}), brings.prompted.frames, where)
+    if isinstance(run.data, ReleasedData):
+        frames = parse_size(run.evaluate.size or run.data.sizes[0])[0]
+        _check_networks(written.get("networks", {}), frames, where)
 
 
 def _check_levels(levels: Sequence[float], kind: str, where: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pdmd.config.typed import derived, key
 
+SIZE = "[0-9]{1,5}x[0-9]{1,5}x[0-9]{1,5}"  # frames, height and width in px
 UPDATES, ROWS, SEED = 1_000_000_000, 1_000_000_000, 4_294_967_295  # at most
 
 
@@ -78,16 +79,66 @@ class PromptedData(Data):
         return False
 
 
+Size = tuple[int, int, int]  # frames, height and width in px
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleasedData(Data):
+    """What a released model is distilled with: prompts alone, of image-to-video with pictures."""
+
+    train: str = key(
+        "prompts to train on: a .jsonl, .csv or .txt file, or a folder of pictures with"
+        " metadata.jsonl or a .txt beside each",
+        minLength=1,
+    )
+    column: str = key("of the prompts in `train`", absent="prompt", minLength=1)
+    evaluation: str = key("prompts that samples of record are drawn for, such a file", minLength=1)
+    negative: str = key("the prompt that guidance leads away from; may be empty")
+    image: bool = key(
+        "`true` where the model is given a first frame: `train` and `evaluation` name pictures",
+        absent=False,
+    )
+    sizes: tuple[str, ...] = key(
+        "that students are trained at, `81x480x832` frames, height and width in px; each batch has"
+        " one of them",
+        entries=(1, 100),
+        items={"type": "string", "pattern": SIZE},
+    )
+    shares: tuple[float, ...] = key(
+        "of the batches, for each size; they sum to 1", above=0, most=1, entries=(1, 100)
+    )
+    shard_prompts: int = key(
+        "prompts in one file of embeddings", least=1, most=1_000_000, absent=1024
+    )
+
+    @property
+    def with_image(self) -> bool:
+        """Whether a sample has its first frame as a condition beside its prompt."""
+        return self.image
+
+
+def parse_size(text: str) -> Size:
+    """`81x480x832` -> frames, height and width."""
+    frames, height, width = map(int, text.split("x"))
+    return frames, height, width
+
+
+def latent_size(size: Size) -> tuple[int, int, int]:
+    """Frames, height and width of the latents of released models: 4 frames, 8 x 8 px each."""
+    frames, height, width = size
+    return (frames - 1) // 4 + 1, height // 8, width // 8
+
+
 @dataclass(frozen=True, kw_only=True)
 class Model:
     """The network of a velocity."""
 
-    kind: Literal["mlp", "conditional-mlp", "qwen", "wan"] = key(
+    kind: Literal["mlp", "conditional-mlp", "qwen", "wan", "pretrained"] = key(
         "`mlp` (x and t), `conditional-mlp` (residual, modulated by t and class), `qwen` or `wan`"
-        " (diffusers' own transformers, one seed a job)"
+        " (diffusers' own transformers, one seed a job), `pretrained` (a released model)"
     )
-    width: int = key("of the hidden layers", least=4, most=65_536)
-    depth: int = key("hidden layers, or blocks", least=1, most=1000)
+    width: int = key("of the hidden layers; not `pretrained`", least=4, most=65_536, absent=0)
+    depth: int = key("hidden layers, or blocks; not `pretrained`", least=1, most=1000, absent=0)
     waves: int = key("mlp: number of sine and cosine features of x", least=0, most=1000, absent=0)
     heads: int = key("qwen, wan: attention heads", least=1, most=1024, absent=1)
     feedforward: int | None = key(
@@ -105,10 +156,34 @@ class Model:
     )
     boundary: float | None = key(
         "wan: two experts, the high-noise one at and above this noise level; a phase whose steps"
-        " are all above it re-noises above it (App. C.3)",
+        " are all above it re-noises above it (App. C.3). Of a pretrained model with two experts"
+        " its own, of others none",
         above=0,
         below=1,
         absent=None,
+    )
+    family: str | None = key(
+        "pretrained: `qwen-image`, `wan2.1-t2v-14b`, `wan2.1-t2v-1.3b`, `wan2.2-t2v-a14b` or"
+        " `wan2.2-i2v-a14b`",
+        absent=None,
+        minLength=1,
+    )
+    source: str | None = key(
+        "pretrained: a folder in diffusers' layout, or a name of the hub (`owner/name`)",
+        absent=None,
+        minLength=1,
+    )
+    revision: str | None = key(
+        "pretrained: of the hub's repository, a branch, tag or commit", absent=None, minLength=1
+    )
+    dtype: Literal["bfloat16", "float32"] = key(
+        "pretrained: of the frozen base; adapters, averages and latents are float32",
+        absent="bfloat16",
+    )
+    deterministic: bool = key(
+        "pretrained: `false` allows GPU kernels that differ in the last bits from run to run, which"
+        " attention in bfloat16 needs for its backward pass",
+        absent=True,
     )
 
 
@@ -120,12 +195,23 @@ class Teacher:
         "`exact` (closed-form velocity) or `fitted` (the base network)"
     )
     steps: int = key("Euler steps of the teacher's own samples", least=1, most=100_000)
-    shift: float = key("shift of those steps", least=1.0e-6, most=1_000_000)
+    shift: float | None = key(
+        "shift of those steps; null for `qwen-image`, whose pipeline makes it a function of the"
+        " size, and stretches the grid to end at .02",
+        least=1.0e-6,
+        most=1_000_000,
+    )
     guidance: float = key(
         "classifier-free guidance, in sampling and in distillation; 1 is off; it needs"
-        " `fit.null_share`",
+        " `fit.null_share`, or of a pretrained model `data.negative`",
         least=0,
         most=1000,
+    )
+    guidance_low: float | None = key(
+        "the same of the low-noise one of two pretrained experts, where it differs",
+        least=0,
+        most=1000,
+        absent=None,
     )
 
 
@@ -265,6 +351,13 @@ class Distill:
         " sharded experts need)"
     )
     fake: Fake = key("see `distill.fake`")
+    microbatch: int | None = key(
+        "samples of a process that pass through networks at a time, their gradients added up; all"
+        " at once where it is absent. Not with `normaliser: batch`",
+        least=1,
+        most=10_000_000,
+        absent=None,
+    )
     checkpointing: bool = key(
         "whether activations inside of a transformer's blocks are made again in the backward pass,"
         " not kept: less memory, a forward pass more, the same numbers"
@@ -321,11 +414,19 @@ class Networks:
         minLength=1,
     )
     clip: str | None = key(
-        "weights of CLIP: a name (`ViT-B/32`) or a file; where it is absent the small one that a"
+        "weights of CLIP: a name (`ViT-B/32`) or a file; `small`, or absent: the small one that a"
         " rule trains",
         absent=None,
         minLength=1,
     )
+
+    def clip_weights(self, results: str) -> str:
+        """The name or file of CLIP's weights.
+
+        Args:
+            results: the folder of everything, where the small one is.
+        """
+        return f"{results}/clip/small_clip.pt" if self.clip in (None, "small") else str(self.clip)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -367,6 +468,17 @@ class Evaluate:
         absent=None,
     )
     networks: Networks | None = key("see `evaluate.networks`", absent=None)
+    size: str | None = key(
+        "pretrained: of samples, `81x480x832` frames, height and width; one of `data.sizes`",
+        absent=None,
+        pattern=SIZE,
+    )
+    previews: int | None = key(
+        "pretrained: prompts that are drawn from every snapshot of training, for TensorBoard",
+        least=1,
+        most=64,
+        absent=None,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

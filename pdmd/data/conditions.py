@@ -14,11 +14,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from pdmd.data.shards import Shards, index_of, open_shards
 from pdmd.errors import UserError
 from pdmd.files.contents import header, take
 from pdmd.files.storage import load_metadata, load_tensors, reading, save_tensors
 from pdmd.models.base import Condition, Index, Prompted
 
+Rows = Tensor | Shards
 WRITTEN = "embeddings written by `pdmd embed`"
 
 
@@ -78,12 +80,12 @@ class Prompts:
 
     def __init__(
         self,
-        rows: Tensor,
+        rows: Rows,
         starts: Tensor,
         null: int | None,
         length: int | None = None,
         evaluation: Index = None,
-        images: Tensor | None = None,
+        images: Rows | None = None,
         device: str | torch.device = "cpu",
         paths: tuple[Path, Path] = (Path("prompts"), Path("images")),
     ):
@@ -178,3 +180,30 @@ def load_prompts(
     more = {} if beside is None else load_tensors(beside)
     evaluation, images = more.get("evaluation"), more.get("images")
     return Prompts(rows, starts, null, length, evaluation, images, device, (path, beside or path))
+
+
+def open_store(
+    folder: Path, length: int | None = None, device: str | torch.device = "cpu"
+) -> tuple[Prompts, dict[str, Any]]:
+    """Open a sharded store of prompts, and its index; no row is read before it is asked for.
+
+    Args:
+        length: token rows that text is padded to, see Prompts.
+    Raises:
+        UserError: names the file that is missing or wrong.
+    """
+    index, shards = open_shards(folder, ["null", "evaluation", "train"])
+    rows, lengths = [], []
+    for number, tensors in enumerate(shards):
+        path = folder / f"shard {number}"
+        dtype = torch.bfloat16
+        rows.append(header(path, tensors, "rows", (None, None), dtype))
+        lengths.append(take(path, tensors, "lengths", (None,), torch.int64, 1))
+        if int(lengths[-1].sum()) != len(rows[-1]):
+            said = f"{len(rows[-1])} rows"
+            raise UserError(f"{path}: {said}: expected {int(lengths[-1].sum())}, {WRITTEN}")
+    starts = torch.cat([torch.zeros(1, dtype=torch.int64), torch.cat(lengths)]).cumsum(0)
+    path, null = index_of(folder), index["null"]
+    if len(starts) - 1 != index["rows"] or type(null) is not int or not 0 <= null < index["rows"]:
+        raise UserError(f"{path}: {len(starts) - 1} prompts: expected {index['rows']}, {WRITTEN}")
+    return Prompts(Shards(rows), starts, null, length, device=device, paths=(path, path)), index

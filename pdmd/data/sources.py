@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from pdmd.config import sections
-from pdmd.data.conditions import Classes, Conditions, load_prompts
+from pdmd.data.conditions import Classes, Conditions, Prompts, load_prompts, open_store
+from pdmd.data.shards import Shards, open_shards
 from pdmd.errors import UserError
 from pdmd.files.contents import Shape, header, take
-from pdmd.files.storage import load_metadata, load_tensors, reading
+from pdmd.files.storage import load_metadata, load_tensors, read_json, reading
 from pdmd.models.base import Index, Space
 from pdmd.models.mixture import GaussianMixture
 from pdmd.scenarios.kind import kind_of
@@ -132,6 +133,27 @@ class PromptedData:
         return torch.stack([prompt, rows], 1) if self.with_image else prompt
 
 
+class PromptPool:
+    """Prompts alone, for training that needs no data.
+
+    Args:
+        first, count: which of the store's they are; with_image: whether each has a picture, whose
+            number is the prompt's.
+    """
+
+    def __init__(self, first: int, count: int, with_image: bool):
+        self.first, self.count, self.with_image = first, count, with_image
+
+    def draw(self, stream: Stream, batch: int) -> tuple[Tensor, Index]:
+        """Raises ValueError: there are no samples."""
+        raise ValueError("data: prompts alone: expected training without data")
+
+    def prompts(self, stream: Stream, batch: int) -> Index:
+        """(batch * runs,) uniform prompts, or (batch * runs, 2) with their pictures."""
+        number = self.first + stream.integers(batch, self.count)
+        return torch.stack([number, number], 1) if self.with_image else number
+
+
 def build_mixture(data: sections.Data) -> GaussianMixture:
     """The exact law that a `data` section describes. Raises ValueError where it has none."""
     kind = kind_of(data)
@@ -143,8 +165,15 @@ def build_mixture(data: sections.Data) -> GaussianMixture:
 def build_data(
     data: sections.Data, latents: Path, space: Space, device: str | torch.device = "cpu"
 ) -> Data:
-    """The training data of a `data` section; `latents` is read where it needs a file."""
+    """The training data of a `data` section.
+
+    Args:
+        latents: the file that it needs: of latents, or of a released model the index of prompts.
+    """
     kind = kind_of(data)
+    if isinstance(data, sections.ReleasedData):
+        index = read_json(latents, dict, ["evaluation", "train"])
+        return PromptPool(int(index["evaluation"]), int(index["train"]), data.image)
     if kind.prompted:
         return PromptedData(latents, device, space.shape, space.prompts, space.images)
     if kind.classes:
@@ -153,18 +182,25 @@ def build_data(
 
 
 def build_conditions(
-    data: sections.Data, folder: Path, length: int | None, device: str | torch.device = "cpu"
+    data: sections.Data,
+    folder: Path,
+    length: int | None,
+    device: str | torch.device = "cpu",
+    size: str | None = None,
 ) -> tuple[Conditions, Space]:
     """What samples of a `data` section are drawn for, and what they live on; no training data.
 
     Args:
-        folder: of the scenario's data; length: token rows that text is padded to, see Prompts.
+        folder: of the scenario's data; length: token rows that text is padded to, see Prompts;
+        size: of released models' samples.
     Raises:
         UserError: names the file that is missing or wrong.
     """
     kind = kind_of(data)
     if kind.classes:
         return Classes(kind.classes, device), Space((kind.latent_size(data),), kind.classes)
+    if isinstance(data, sections.ReleasedData):
+        return released_conditions(data, folder, length, device, size)
     if not isinstance(data, sections.PromptedData):
         return Classes(), Space(tuple(build_mixture(data).means.shape[1:]))
     path = folder / "evaluation.safetensors"
@@ -175,6 +211,37 @@ def build_conditions(
         images = header(path, beside, "images", (None, None, *shape[1:]))
         space = replace(space, images=len(images), image_channels=images.shape[1])
     store.evaluation = check_index(path, beside, "evaluation", space)
+    return store, space
+
+
+CHANNELS, IMAGE_CHANNELS = 16, 20  # of released models' latents; of a first frame: 4 of a mask
+
+
+def released_conditions(
+    data: sections.ReleasedData,
+    folder: Path,
+    length: int | None,
+    device: str | torch.device = "cpu",
+    size: str | None = None,
+) -> tuple[Prompts, Space]:
+    """The prompts, and pictures, of a released model at one size, and what samples live on.
+
+    Args:
+        size: one of the data's sizes, the first where it is None.
+    """
+    size = data.sizes[0] if size is None else size
+    shape = (CHANNELS, *sections.latent_size(sections.parse_size(size)))
+    store, index = open_store(folder / "store", length, device)
+    space = Space(shape, prompts=len(store), text_width=store.rows.shape[1])
+    numbers = torch.arange(int(index["evaluation"]))
+    store.evaluation = torch.stack([numbers, numbers], 1) if data.image else numbers
+    if data.image:
+        where = folder / "images" / size
+        images, shards = open_shards(where)
+        wanted = (None, IMAGE_CHANNELS, *shape[1:])
+        parts = [header(where, one, "images", wanted, torch.bfloat16) for one in shards]
+        store.images = Shards(parts)
+        space = replace(space, images=images["rows"], image_channels=IMAGE_CHANNELS)
     return store, space
 
 

@@ -11,8 +11,10 @@ from typing import Any
 from pdmd.config.catalogue import TRANSFORMERS
 from pdmd.config.experiment import Experiment
 from pdmd.config.paths import job_label
-from pdmd.config.sections import Model, Run
+from pdmd.config.sections import ReleasedData, Run, latent_size, parse_size
+from pdmd.models.families import FAMILIES
 
+TINY = 1e5  # weights of a tiny random model
 TOKENS = 16  # of a small transformer's sample
 STALE_SECONDS = 60.0  # a job that has not reported for so long is shown as silent
 
@@ -31,8 +33,29 @@ class Job:
     work: float
 
 
-def network_size(model: Model) -> float:
+def is_tiny(source: str, results: str) -> bool:
+    """Whether a model's source is a tiny random one, which a rule writes below the results."""
+    return Path(source).parent == Path(results) / "models"
+
+
+def released_weights(run: Run) -> float:
+    """Weights of one transformer of a released model; of a tiny one none that matter."""
+    if is_tiny(str(run.model.source), run.results):
+        return TINY
+    return FAMILIES[str(run.model.family)].parameters * 1e9
+
+
+def largest_sample(data: ReleasedData) -> int:
+    """Tokens of a sample at the largest size: 2 x 2 latents each."""
+    sizes = [latent_size(parse_size(text)) for text in data.sizes]
+    return max(frames * height * width // 4 for frames, height, width in sizes)
+
+
+def network_size(run: Run) -> float:
     """Roughly the number of weights that a row meets, once for each of a transformer's tokens."""
+    model, data = run.model, run.data
+    if isinstance(data, ReleasedData):
+        return released_weights(run) * largest_sample(data)
     each = {"mlp": 1, "conditional-mlp": 4, "qwen": 40, "wan": 14}
     layers = model.depth * each[model.kind] + 1
     rows = TOKENS if model.kind in TRANSFORMERS else 1
@@ -41,7 +64,7 @@ def network_size(model: Model) -> float:
 
 def fit_work(run: Run, runs: int) -> float:
     """Work of fitting one velocity for each of `runs` seeds."""
-    return 3 * run.fit.updates * run.fit.batch * runs * network_size(run.model)
+    return 3 * run.fit.updates * run.fit.batch * runs * network_size(run)
 
 
 def sampling_work(run: Run, runs: int, rows: int, number: int | None = None) -> float:
@@ -52,7 +75,7 @@ def sampling_work(run: Run, runs: int, rows: int, number: int | None = None) -> 
         steps = guided * run.teacher.steps
     else:
         steps = student.steps if number is None else [0, *student.boundaries][number - 1]
-    return float(steps * rows * runs) * network_size(run.model)
+    return float(steps * rows * runs) * network_size(run)
 
 
 def phase_work(run: Run, runs: int, number: int) -> float:
@@ -65,7 +88,7 @@ def phase_work(run: Run, runs: int, number: int) -> float:
     backward = 2 * steps if student.backward == "all" else 2
     calls = distill.fake_updates * (rollout + 3) + rollout + backward + 3
     updates = distill.updates * steps / student.steps
-    return updates * distill.batch * runs * calls * network_size(run.model)
+    return updates * distill.batch * runs * calls * network_size(run)
 
 
 def training_jobs(experiment: Experiment) -> list[Job]:
@@ -76,8 +99,9 @@ def training_jobs(experiment: Experiment) -> list[Job]:
         methods = experiment.method_names(scenario)
         if experiment.select(scenario, ["distill", "teacher"]):
             run = experiment.shared(scenario)
-            work = 0.0 if run.fit.kept else fit_work(run, 1)
-            jobs.append(Job(f"{scenario} base", folder / "base/model.safetensors", work))
+            if hasattr(run, "fit"):
+                work = 0.0 if run.fit.kept else fit_work(run, 1)
+                jobs.append(Job(f"{scenario} base", folder / "base/model.safetensors", work))
         for method in methods:
             run = experiment.runs[scenario, method]
             if run.kind == "teacher":

@@ -7,6 +7,7 @@ their scenario; every other job has one seed, the wildcard {group}.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,12 +18,14 @@ from pdmd.config.experiment import Experiment
 from pdmd.config.parts import Part, uses_bank
 from pdmd.config.sections import Run
 from pdmd.files.storage import fingerprint
+from pdmd.jobs.estimates import is_tiny
 from pdmd.jobs.resources import Request, Requests
 from pdmd.report.registry import figures_from, tables_from
 from pdmd.scenarios.kind import Kind, kind_of
 from pdmd.stages.outputs import (
     DIAGNOSTICS,
     diagnostics,
+    is_seen,
     known,
 )
 
@@ -44,6 +47,11 @@ def classed(kind: Kind) -> bool:
 def with_prompts(kind: Kind) -> bool:
     """Whether data are pictures or clips with prompts."""
     return kind.prompted is not None
+
+
+def released(kind: Kind) -> bool:
+    """Whether the base network is a released model."""
+    return kind.released is not None
 
 
 class Graph:
@@ -97,6 +105,30 @@ class Graph:
     def data(self, *names: str) -> list[str]:
         """Files of a scenario's data folder, the scenario left open."""
         return [f"{self.results}/{{scenario}}/data/{name}" for name in names]
+
+    def shared_reads(self, declared: Declared) -> Inputs:
+        """An input function: what a job reads that serves all methods of a scenario."""
+
+        def paths(wildcards: Any) -> list[str]:
+            return list(map(str, declared(self.experiment.shared(wildcards.scenario))))
+
+        return paths
+
+    def model(self, name: str) -> Callable[[Any], str]:
+        """A params function: a key of a scenario's model."""
+        return lambda wildcards: str(
+            getattr(self.experiment.shared(wildcards.scenario).model, name)
+        )
+
+    def revision(self, wildcards: Any) -> str:
+        """The option of `pdmd fetch` that names a revision, where there is one."""
+        revision = self.experiment.shared(wildcards.scenario).model.revision
+        return "" if revision is None else f"--revision {shlex.quote(revision)}"
+
+    def tiny_model(self, wildcards: Any) -> list[str]:
+        """An input function: the tiny random model that a rule writes, where that is the source."""
+        source = self.experiment.shared(wildcards.scenario).model.source
+        return [str(source)] if is_tiny(str(source), self.results) else []
 
     def tables(self, scenario: str) -> list[str]:
         """Every table of a scenario."""
@@ -195,9 +227,15 @@ class Lane:
         return either(self.scenarios)
 
     @property
-    def prompted(self) -> str:
-        """A wildcard constraint: those of them whose data have prompts."""
-        return either(name for name in self.scenarios if self.graph.kind(name).prompted)
+    def seen(self) -> str:
+        """A wildcard constraint: those of them whose samples are decoded, and looked at."""
+        kinds = {name: self.graph.kind(name) for name in self.scenarios}
+        return either(name for name, one in kinds.items() if one.prompted or one.released)
+
+    @property
+    def released(self) -> str:
+        """A wildcard constraint: those of them whose base network is a released model."""
+        return either(name for name in self.scenarios if released(self.graph.kind(name)))
 
     @property
     def group(self) -> str:
@@ -291,7 +329,7 @@ class Lane:
     def urgency(self) -> int:
         """The longest chains first: of scenarios with prompts, then by number of phases."""
         chains = [
-            10 * bool(kind_of(run.data).prompted) + self.experiment.phases(*pair)
+            10 * is_seen(run) + self.experiment.phases(*pair)
             for pair, run in self.experiment.runs.items()
             if pair[0] in self.scenarios
         ]

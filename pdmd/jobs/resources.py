@@ -11,12 +11,23 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pdmd.config.experiment import Experiment
-from pdmd.config.sections import Hardware, Run
-from pdmd.jobs.estimates import fit_work, network_size, phase_work, sampling_work
+from pdmd.config.sections import Hardware, ReleasedData, Run
+from pdmd.jobs.estimates import (
+    fit_work,
+    is_tiny,
+    network_size,
+    phase_work,
+    released_weights,
+    sampling_work,
+)
+from pdmd.models.families import FAMILIES
 from pdmd.training.launch import prefix
 
 # Rows times weights a second of one thread; the demo's jobs reach 2.5e10 to 8e10 on two cores.
 SPEED = 1e10
+GPU_SPEED = 1e14  # the same of a GPU with a released model: 2e14 operations a second, assumed
+READING = 2e8  # bytes a second of a disk that others use, too
+PREPARING_MINUTES, ENCODER_MB = 240, 40_000  # of text encoders of up to 8 billion weights
 SEEN = 2e8  # of a sample by frozen networks, or a decoder: 20 ms of one thread
 START_MINUTES = 10  # Python, torch, a cold file system
 LIGHT_MINUTES, LIGHT_MB = 20, 3000  # of jobs that draw, score or plot
@@ -28,19 +39,35 @@ Asked = int | str | Callable[..., int | str]
 Request = dict[str, Asked]
 
 
-def minutes(work: float, attempt: int = 1) -> int:
+def minutes(work: float, attempt: int = 1, speed: float = SPEED) -> int:
     """Walltime for some work, doubled at each further attempt."""
-    steps = math.ceil((START_MINUTES + work / SPEED / 60) / STEP_MINUTES)
+    steps = math.ceil((START_MINUTES + work / speed / 60) / STEP_MINUTES)
     return 2 ** (attempt - 1) * STEP_MINUTES * steps
 
 
 def training_mb(run: Run, runs: int, batch: int, attempt: int = 1) -> int:
     """Memory of a process that trains `runs` runs in one network."""
     model = run.model
-    weights = 4 * COPIES * network_size(model) * runs
+    if isinstance(run.data, ReleasedData):
+        return released_mb(run, attempt)
+    weights = 4 * COPIES * network_size(run) * runs
     calls = run.student.steps if run.student.backward == "all" else 1
     rows = 4 * batch * runs * model.width * 8 * (model.depth + 1) * (calls + 2)
     steps = math.ceil((START_MB + (weights + rows) / 2**20) / STEP_MB)
+    return 2 ** (attempt - 1) * STEP_MB * steps
+
+
+def released_mb(run: Run, attempt: int = 1) -> int:
+    """Memory of a process's own machine that holds a released model on its way to the GPU.
+
+    Its experts in bfloat16, a full fake score in float32 with gradients and moments, and adapters.
+    """
+    experts = FAMILIES[str(run.model.family)].experts
+    each = 2.0 if run.model.dtype == "bfloat16" else 4.0
+    distill = getattr(run, "distill", None)
+    if distill is not None and distill.fake.mode == "full":
+        each += 16
+    steps = math.ceil((START_MB + each * experts * released_weights(run) / 2**20) / STEP_MB)
     return 2 ** (attempt - 1) * STEP_MB * steps
 
 
@@ -50,6 +77,11 @@ def light() -> Request:
         "runtime": lambda wildcards, attempt: 2 ** (attempt - 1) * LIGHT_MINUTES,
         "mem_mb": lambda wildcards, attempt: 2 ** (attempt - 1) * LIGHT_MB,
     }
+
+
+def speed_of(run: Run) -> float:
+    """Rows times weights a second of a process."""
+    return GPU_SPEED if run.hardware.gpus and isinstance(run.data, ReleasedData) else SPEED
 
 
 class Requests:
@@ -115,19 +147,51 @@ class Requests:
             return int(hardware.nodes * hardware.processes)
 
         def least(wildcards: Any, attempt: int) -> int:
+            speed = speed_of(run(wildcards))
             return max(
                 2 ** (attempt - 1) * LIGHT_MINUTES,
-                minutes(work(wildcards) / share(wildcards), attempt),
+                minutes(work(wildcards) / share(wildcards), attempt, speed),
             )
 
         def memory(wildcards: Any, attempt: int) -> int:
             config = run(wildcards)
             experts = 1 + len(config.student.boundaries)  # the base, and each phase's
-            weights = 4 * experts * network_size(config.model) * len(seeds(wildcards)) / 2**20
+            if isinstance(config.data, ReleasedData):
+                return int(config.hardware.processes * max(LIGHT_MB, released_mb(config, attempt)))
+            weights = 4 * experts * network_size(config) * len(seeds(wildcards)) / 2**20
             mb = max(LIGHT_MB, STEP_MB * math.ceil((START_MB + weights) / STEP_MB))
             return 2 ** (attempt - 1) * int(config.hardware.processes * mb)
 
         return {"runtime": least, "mem_mb": memory, **self._hardware(run)}
+
+    def fetching(self) -> Request:
+        """Hashing a released model, or fetching it first: its reading at 200 MB a second."""
+
+        def least(wildcards: Any, attempt: int) -> int:
+            run = self.experiment.shared(wildcards.scenario)
+            experts = FAMILIES[str(run.model.family)].experts
+            seconds = 2 * experts * released_weights(run) / READING
+            return 2 ** (attempt - 1) * (LIGHT_MINUTES + math.ceil(seconds / 60))
+
+        return light() | {"runtime": least}
+
+    def preparing(self) -> Request:
+        """Encoding prompts, or first frames, on what the scenario trains on; resumable."""
+
+        def run(wildcards: Any) -> Run:
+            return self.experiment.shared(wildcards.scenario)
+
+        def memory(wildcards: Any, attempt: int) -> int:
+            tiny = is_tiny(str(run(wildcards).model.source), run(wildcards).results)
+            mb = LIGHT_MB if tiny else ENCODER_MB
+            return 2 ** (attempt - 1) * run(wildcards).hardware.processes * mb
+
+        return {
+            "runtime": lambda wildcards, attempt: 2 ** (attempt - 1) * PREPARING_MINUTES,
+            "mem_mb": memory,
+            "resumable": 1,
+            **self._hardware(run),
+        }
 
     def _hardware(self, run: Callable[[Any], Run]) -> Request:
         """Nodes and GPUs, and what starts a process on each."""
@@ -163,7 +227,7 @@ class Requests:
 
         return {
             "runtime": lambda wildcards, attempt: minutes(
-                work(wildcards) / share(wildcards), attempt
+                work(wildcards) / share(wildcards), attempt, speed_of(run(wildcards))
             ),
             "mem_mb": memory,
             "resumable": 1,

@@ -9,7 +9,7 @@ adapter stays right while another is called.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pdmd.models.base import Condition, VelocityNetwork
-from pdmd.models.experts import Experts
+from pdmd.models.experts import Absent, Experts
 from pdmd.models.qwen import QwenVelocity
 
 # Attention and MLPs, no modulation, as in the released Lightning adapters (Qwen-Image-Lightning).
@@ -34,9 +34,26 @@ MARK = ".lora_"
 
 def transformers_of(network: VelocityNetwork) -> list[Any]:
     """The diffusers models inside a network: one, or the high- and the low-noise expert's."""
-    if isinstance(network, Experts):
-        return [*transformers_of(network.high), *transformers_of(network.low)]
-    return [network.net]
+    return [net for _, _, net in _experts_of(network)]
+
+
+def _experts_of(network: VelocityNetwork) -> list[tuple[int, str, Any]]:
+    """(number, name, diffusers model) of each expert that is there; one alone has no name."""
+    if not isinstance(network, Experts):
+        return [(0, "", network.net)]
+    both = ((0, "high", network.high), (1, "low", network.low))
+    return [(number, name, of.net) for number, name, of in both if not isinstance(of, Absent)]
+
+
+def idle_tensors(network: VelocityNetwork) -> list[str]:
+    """Parts of names of tensors that no velocity needs: what Qwen's last block does to text."""
+    names = []
+    for net in transformers_of(network):
+        if type(net).__name__.startswith("Qwen"):
+            last = f"transformer_blocks.{len(net.transformer_blocks) - 1}"
+            ends = ("attn.add_q_proj", "attn.to_add_out", "attn.norm_added_q", "txt_mlp")
+            names += [f"{last}.{end}" for end in ends]
+    return names
 
 
 class SharedBase:
@@ -57,16 +74,28 @@ class SharedBase:
         self._trained: dict[str, bool] = {}
         self._layers: list[Any] = []
 
-    def add(self, name: str, seed: int, trainable: bool = False) -> Adapted:
+    def add(
+        self,
+        name: str,
+        seed: int,
+        trainable: bool = False,
+        experts: Collection[str] | None = None,
+    ) -> Adapted:
         """A new adapter that changes nothing yet: B = 0, and A is a function of `seed`.
 
-        Of a name that is there already, the adapter as it is.
+        Of a name that is there already, the adapter as it is.  Its tensors are float32, whatever
+        the base computes in.
+
+        Args:
+            experts: of two, those that it changes; all where it is None.
         """
         from peft import LoraConfig
 
         if name in self._trained:
             return Adapted(self, name)
-        for number, net in enumerate(transformers_of(self.network)):
+        for number, expert, net in _experts_of(self.network):
+            if experts is not None and expert and expert not in experts:
+                continue
             qwen = type(net).__name__.startswith("Qwen")
             targets = QWEN_TARGETS if qwen else WAN_TARGETS
             config = LoraConfig(r=self.rank, lora_alpha=self.alpha, target_modules=targets)
@@ -78,6 +107,8 @@ class SharedBase:
         self._layers = lora_layers(self.network)
         for key, p in self.network.named_parameters():  # peft trains what it added last, alone
             owner = key.rpartition(".")[0].rpartition(".")[2] if MARK in key else ""
+            if MARK in key:
+                p.data = p.data.float()
             p.requires_grad_(self._trained.get(owner, False))
         self._switch()
         return Adapted(self, name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -88,10 +88,11 @@ class TextNetwork(VelocityNetwork):
     """A diffusers transformer that reads text.
 
     Args:
-        net: the transformer.
+        net: the transformer, which computes in the precision of its first layer: others, and
+            adapters, may be kept in float32, as x and velocities are.
     """
 
-    def __init__(self, net: nn.Module):
+    def __init__(self, net: Any):
         super().__init__()
         self.net = net
 

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pdmd.models.base import Condition, VelocityNetwork, take
+
+
+class Absent(VelocityNetwork):
+    """The place of an expert that a job never calls, and whose weights it does not load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Identity()
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition = None) -> Tensor:
+        """Raises RuntimeError."""
+        raise RuntimeError(f"t = {float(t.flatten()[0]):.4f}: expected the other of two experts")
 
 
 class Experts(VelocityNetwork):

@@ -7,7 +7,7 @@ with the released weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,18 +30,27 @@ class Family:
         boundary: the noise level at and above which the first of two experts is used.
         image_channels: that image-to-video concatenates to x_t (4 of a mask, 16 of latents).
         text_length: rows that text is padded to, None where padding is not read.
-        rescaled: whether the pipeline gives guided tokens the conditional norm.
+        rescaled: whether the pipeline gives guided tokens the conditional norm, and shifts the
+            teacher's step grid by the size.
+        parameters: of one transformer, in billions; vae: diffusers' class.
     """
 
     kind: str
     hub: str
     pipeline: str
     transformer: str
+    parameters: float
+    vae: str
     experts: int = 1
     boundary: float | None = None
     image_channels: int = 0
     text_length: int | None = None
     rescaled: bool = False
+
+    @property
+    def frames(self) -> int | None:
+        """Frames of a sample, 1 of pictures; None where clips have any number."""
+        return 1 if self.kind == "qwen" else None
 
     @property
     def transformers(self) -> tuple[str, ...]:
@@ -57,7 +66,7 @@ class Family:
 
 
 def _wan(hub: str, **more: Any) -> Family:
-    more = {"pipeline": "WanPipeline", "text_length": 512, **more}
+    more = {"pipeline": "WanPipeline", "text_length": 512, "vae": "AutoencoderKLWan", **more}
     return Family(kind="wan", hub=hub, transformer="WanTransformer3DModel", **more)
 
 
@@ -67,14 +76,19 @@ FAMILIES = {
         hub="Qwen/Qwen-Image",
         pipeline="QwenImagePipeline",
         transformer="QwenImageTransformer2DModel",
+        parameters=20.4,
+        vae="AutoencoderKLQwenImage",
         rescaled=True,
     ),
-    "wan2.1-t2v-14b": _wan("Wan-AI/Wan2.1-T2V-14B-Diffusers"),
-    "wan2.1-t2v-1.3b": _wan("Wan-AI/Wan2.1-T2V-1.3B-Diffusers"),
-    "wan2.2-t2v-a14b": _wan("Wan-AI/Wan2.2-T2V-A14B-Diffusers", experts=2, boundary=0.875),
+    "wan2.1-t2v-14b": _wan("Wan-AI/Wan2.1-T2V-14B-Diffusers", parameters=14.3),
+    "wan2.1-t2v-1.3b": _wan("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", parameters=1.42),
+    "wan2.2-t2v-a14b": _wan(
+        "Wan-AI/Wan2.2-T2V-A14B-Diffusers", parameters=14.3, experts=2, boundary=0.875
+    ),
     "wan2.2-i2v-a14b": _wan(
         "Wan-AI/Wan2.2-I2V-A14B-Diffusers",
         pipeline="WanImageToVideoPipeline",
+        parameters=14.3,
         experts=2,
         boundary=0.9,
         image_channels=20,
@@ -83,21 +97,29 @@ FAMILIES = {
 
 
 def load_velocity(
-    folder: Path, family: Family, dtype: torch.dtype, boundary: float | None = None
+    folder: Path,
+    family: Family,
+    dtype: torch.dtype,
+    boundary: float | None = None,
+    experts: Collection[str] = ("high", "low"),
 ) -> VelocityNetwork:
     """The frozen velocity of a folder that `source.check_folder` has passed.
 
     Args:
         boundary: between two experts; the family's own where it is None.
+        experts: of two, those that are loaded; a call of another is an error.
     """
-    from pdmd.models.experts import Experts
+    from pdmd.models.experts import Absent, Experts
 
-    high, *others = (_load(folder / name, family, dtype) for name in family.transformers)
-    if not others:
-        return high
+    if family.experts == 1:
+        return _load(folder / family.transformers[0], family, dtype)
     boundary = family.boundary if boundary is None else boundary
     assert boundary is not None, "two experts have a boundary"
-    return Experts(high, others[0], boundary)
+    high, low = (
+        _load(folder / name, family, dtype) if side in experts else Absent()
+        for side, name in zip(("high", "low"), family.transformers, strict=True)
+    )
+    return Experts(high, low, boundary)
 
 
 def _load(folder: Path, family: Family, dtype: torch.dtype) -> TextNetwork:

@@ -43,18 +43,19 @@ class QwenVelocity(TextNetwork):
         """Velocity at x_t (N, C, 1, H, W), t (N,), text of N prompts -> like x_t."""
         prompts = given(condition)
         lengths = prompts.lengths
-        text = prompts.text[:, : int(lengths.max())].to(x_t.dtype)
+        dtype = self.net.img_in.weight.dtype
+        text = prompts.text[:, : int(lengths.max())].to(dtype)
         height, width = x_t.shape[-2:]
         mask = torch.arange(text.shape[1], device=x_t.device) < lengths[:, None]
         v = self.net(
-            hidden_states=pack(x_t),
+            hidden_states=pack(x_t).to(dtype),
             timestep=t,
             encoder_hidden_states=text,
             encoder_hidden_states_mask=None if bool(mask.all()) else mask,
             img_shapes=[[(1, height // 2, width // 2)]] * len(x_t),
             return_dict=False,
         )[0]
-        return unpack(v, height, width)
+        return unpack(v, height, width).to(x_t.dtype)
 
 
 def rope_axes(width: int) -> tuple[int, int, int]:

@@ -21,13 +21,14 @@ class WanVelocity(TextNetwork):
         """Velocity at x_t (N, C, T, H, W), t (N,), text of N prompts, with images or not."""
         prompts = given(condition)
         x = x_t if prompts.images is None else torch.cat([x_t, prompts.images.to(x_t.dtype)], 1)
+        dtype = self.net.patch_embedding.weight.dtype
         velocity: Tensor = self.net(
-            hidden_states=x,
+            hidden_states=x.to(dtype),
             timestep=1000 * t,
-            encoder_hidden_states=prompts.text.to(x_t.dtype),
+            encoder_hidden_states=prompts.text.to(dtype),
             return_dict=False,
         )[0]
-        return velocity
+        return velocity.to(x_t.dtype)
 
 
 def build_wan(spec: Model, space: Space, seed: int) -> WanVelocity:

@@ -60,6 +60,20 @@ class Prompted:
         return x[:, :, 0] if self.frames == 1 else x
 
 
+@dataclass(frozen=True)
+class Released:
+    """What scores samples of released models, which have no data beside prompts.
+
+    Attributes:
+        features: (pictures (N, 3, T, H, W) in uint8, one sample at a time; (N,) prompts; their
+            texts; `evaluate.networks`; folder of results; device) -> what frozen networks see.
+        scores: (features, the teacher's or None, (N,) prompts, all prompts) -> scores.
+    """
+
+    features: Callable[..., dict[str, Tensor]]
+    scores: Callable[..., dict[str, float | None]]
+
+
 def _missing(config: Config) -> None:
     """What a kind does not bring. Raises UserError."""
     raise UserError(f"data.kind: {config['data']['kind']}: expected one with classes")
@@ -71,7 +85,8 @@ class Kind:
 
     Attributes:
         name: of `data.kind`, and of the room; model: the only `model.kind` that fits;
-        data: its `data` section; check: refuses values that do not fit one another;
+        data: its `data` section; check: refuses values that do not fit one another; check_run: the
+            same of a whole run;
         methods: kinds of methods that it has;
         evaluate, may_evaluate: keys of the evaluate section that it must and may have;
         prompts: how many samples of record are drawn for, 0 without; fidelity: the metric that
@@ -85,7 +100,7 @@ class Kind:
             latents, how many and how long;
         reads: files of its data folder that scores read;
         scorer: stage -> scores of samples; encode, classifier: of labelled data, write latents and
-            train what scores them, from a resolved config; prompted: see there.
+            train what scores them, from a resolved config; prompted, released: see there.
     """
 
     name: str
@@ -97,6 +112,7 @@ class Kind:
     evaluate: Keys
     may_evaluate: Keys = frozenset({"beside"})
     check: Callable[[Any, str], None] | None = None
+    check_run: Callable[[Any, str], None] | None = None
     methods: tuple[str, ...] = ("teacher", "distill")
     prompts: int = 0
     fidelity: str | None = None
@@ -112,6 +128,7 @@ class Kind:
     encode: Callable[[Config], None] = _missing
     classifier: Callable[[Config], None] = _missing
     prompted: Prompted | None = None
+    released: Released | None = None
 
     @property
     def latent(self) -> bool:
@@ -120,9 +137,8 @@ class Kind:
 
     def figure(self, name: str) -> Callable[..., Figure]:
         """What draws one of its figures: the function of that name in the room's figures.py."""
-        drawing: Callable[..., Figure] = getattr(
-            import_module(f"pdmd.scenarios.{self.name}.figures"), name
-        )
+        room = self.data.__module__.rpartition(".")[0]
+        drawing: Callable[..., Figure] = getattr(import_module(f"{room}.figures"), name)
         return drawing
 
 

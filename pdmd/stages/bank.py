@@ -5,6 +5,7 @@ from __future__ import annotations
 from pdmd.config.experiment import Config
 from pdmd.data.bank import write_bank
 from pdmd.errors import UserError
+from pdmd.stages.mixed import make_banks
 from pdmd.stages.sample import from_noise
 from pdmd.stages.stage import Stage, prepare
 from pdmd.training.world import ALONE, World
@@ -17,6 +18,10 @@ def make_bank(config: Config, phase_number: int, seeds: list[int], world: World 
     rows, shard_rows = stage.run.bank.rows, stage.run.bank.shard_rows
     if not rows:
         raise UserError("bank.rows: 0: expected above 0 for a bank; the experts run online")
+    if stage.family is not None:
+        for seed in seeds:
+            make_banks(stage, stage.phase(phase_number, least=2), seed)
+        return
     before = stage.phases[: stage.phase(phase_number, least=2).number - 1]
     experts = stage.experts(seeds, before)
     x, condition = from_noise(stage, experts, before[0].times, "bank", seeds, rows)

@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 
 from pdmd.config.experiment import Config
-from pdmd.config.paths import Paths, job_label
+from pdmd.config.paths import job_label
 from pdmd.config.sections import Run
-from pdmd.data.bank import INDEX, read_bank
+from pdmd.data.bank import read_bank
 from pdmd.distill import BankStarts, NoiseStarts, PhaseTrainer, Recipe, Starts
 from pdmd.phases import Phase
-from pdmd.roles import Roles
-from pdmd.stages.outputs import frozen_reads
+from pdmd.stages.mixed import mixed_starts
+from pdmd.stages.outputs import bank_indices, frozen_reads
 from pdmd.stages.stage import Stage, holding, prepare, write_phase
 from pdmd.training.loop import train
 from pdmd.training.world import ALONE, World
@@ -30,12 +30,7 @@ def distill_phase(
     recipe = phase_recipe(run, phase)
     inputs = phase_inputs(run, phase_number, seeds)
     runs = len(seeds)
-    roles = Roles(
-        stage.teacher(runs),
-        stage.fake(runs),
-        stage.expert(runs, "generator", trainable=True),
-        stage.expert(runs, "average"),
-    )
+    roles = stage.roles(phase, runs)
     if recipe.checkpointing:
         stage.checkpoint_activations(roles.fake, roles.generator)
     starts = starts_of(stage, phase, seeds)
@@ -62,12 +57,14 @@ def phase_inputs(run: Run, number: int, seeds: list[int]) -> list[Path]:
     """Every file that decides a phase's weights; of a bank its index."""
     paths = [path for seed in seeds for path in frozen_reads(run, seed, number)]
     if number > 1 and run.bank.used:
-        paths += [Paths(run).bank(seed, number) / INDEX for seed in seeds]
+        paths += [path for seed in seeds for path in bank_indices(run, seed, number)]
     return list(dict.fromkeys(paths))
 
 
 def starts_of(stage: Stage, phase: Phase, seeds: list[int]) -> Starts:
     """Where the phase's rollouts start: noise, the bank, or the frozen experts online."""
+    if stage.family is not None:
+        return mixed_starts(stage, phase, seeds)
     if phase.number > 1 and stage.run.bank.used:
         banks, rows = [], None  # as many as the first seed's
         for seed in seeds:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pdmd.config.paths import Paths
-from pdmd.config.sections import Networks, Run
+from pdmd.config.sections import Networks, ReleasedData, Run
 from pdmd.scenarios.kind import Kind, kind_of
 
 PROVENANCE, EVALUATION = "provenance.json", "evaluation.json"
@@ -22,6 +22,12 @@ CONDITIONS = "evaluation.safetensors"  # what samples of record are drawn for
 PROMPTED_LATENTS = (*LATENTS, CONDITIONS, PROVENANCE)
 RENDERED = (*PICTURES, *PROMPTED_LATENTS)
 EMBEDDED = ("prompts.safetensors", "embedding.json")
+# Of released models: the manifest of their folder, the store of prompts, pictures, what is kept.
+MANIFEST = "manifest.json"
+STORE = ("store.json", CONDITIONS, "prompts.json", "embedding.json")
+IMAGES = "images.json"
+EXPORT, EXPORT_RECORD = "export", "provenance.json"
+PREVIEWED = ("previews.safetensors", "previews.json")
 CLASSIFIER = ("classifier.safetensors", "classifier.json", "judging.json")
 CLIP = ("small_clip.pt", "small_clip.json", PROVENANCE)
 JUDGE = ("judge.safetensors", "judge.json", "judging.json")
@@ -49,7 +55,12 @@ def kind(run: Run) -> Kind:
 
 def is_seen(run: Run) -> bool:
     """Whether a method's samples are decoded, and looked at by frozen networks."""
-    return run.kind != "fit" and kind(run).prompted is not None
+    return run.kind != "fit" and (kind(run).prompted is not None or is_released(run))
+
+
+def is_released(run: Run) -> bool:
+    """Whether the base network is a released model."""
+    return kind(run).released is not None
 
 
 @dataclass(frozen=True)
@@ -78,7 +89,8 @@ def exchanges(run: Run) -> bool:
 
 def diagnostics(run: Run) -> list[str]:
     """The diagnostics of a method."""
-    return [name for name, one in DIAGNOSTICS.items() if run.kind == "distill" and one.applies(run)]
+    looked_at = run.kind == "distill" and not is_released(run)
+    return [name for name, one in DIAGNOSTICS.items() if looked_at and one.applies(run)]
 
 
 def known(run: Run) -> list[str]:
@@ -87,19 +99,54 @@ def known(run: Run) -> list[str]:
         return list(TRAJECTORIES)
     files = [name for diagnostic in diagnostics(run) for name in DIAGNOSTICS[diagnostic].files]
     seen = (*DECODED, *FEATURED) if is_seen(run) else ()
-    return [*seen, *SCORED, *files]
+    taken = (EXPORT,) if is_exported(run) else ()
+    previews = PREVIEWED if is_previewed(run) else ()
+    return [*seen, *SCORED, *files, *previews, *taken]
+
+
+def is_exported(run: Run) -> bool:
+    """Whether a method's adapters are written as other programs load them."""
+    return is_released(run) and run.kind == "distill"
+
+
+def is_previewed(run: Run) -> bool:
+    """Whether pictures are drawn from each snapshot of training."""
+    return is_exported(run) and run.evaluate.previews is not None
 
 
 def data_reads(run: Run) -> list[Path]:
     """What training reads of a scenario's data."""
-    latents = [Paths(run).data("train.safetensors")] if kind(run).latent else []
+    held = kind(run).latent and not is_released(run)
+    latents = [Paths(run).data("train.safetensors")] if held else []
     return latents + condition_reads(run)
 
 
 def condition_reads(run: Run) -> list[Path]:
     """What sampling reads of a scenario's data: what samples are drawn for."""
     names = ["prompts.safetensors", CONDITIONS] if kind(run).prompted else []
+    if is_released(run):
+        names = [STORE[0], *([IMAGES] if getattr(run.data, "with_image", False) else [])]
     return [Paths(run).data(name) for name in names]
+
+
+def base_file(run: Run) -> Path:
+    """The network that students start from: its weights, or the manifest of a released model."""
+    return Paths(run).base(MANIFEST if is_released(run) else "model.safetensors")
+
+
+def text_reads(run: Run) -> list[Path]:
+    """What the embeddings of a released model's prompts are made from, and its pictures."""
+    data = run.data
+    assert isinstance(data, ReleasedData)
+    return [base_file(run), Path(data.train), Path(data.evaluation)]
+
+
+def bank_indices(run: Run, seed: int, number: int) -> list[Path]:
+    """What says of a phase's banks which they are."""
+    folder = Paths(run).bank(seed, number)
+    if isinstance(run.data, ReleasedData):
+        return [folder / f"{size}.json" for size in run.data.sizes]
+    return [folder / "index.json"]
 
 
 def fit_reads(run: Run) -> list[Path]:
@@ -114,7 +161,7 @@ def fit_reads(run: Run) -> list[Path]:
 def expert_reads(run: Run, seed: int, phases: Iterable[int]) -> list[Path]:
     """The experts of some phases of a seed, with the network that adapters stand on."""
     paths = Paths(run)
-    base = [] if run.student.lora is None else [paths.base("model.safetensors")]
+    base = [] if run.student.lora is None else [base_file(run)]
     return base + [paths.phase(seed, number, "expert.safetensors") for number in phases]
 
 
@@ -122,14 +169,14 @@ def frozen_reads(run: Run, seed: int, number: int) -> list[Path]:
     """What a phase of a seed, and its bank, start from: data, base network, earlier experts."""
     paths = Paths(run)
     before = [paths.phase(seed, earlier, "expert.safetensors") for earlier in range(1, number)]
-    return [*data_reads(run), paths.base("model.safetensors"), *before]
+    return [*data_reads(run), base_file(run), *before]
 
 
 def sampler_reads(run: Run, seed: int) -> list[Path]:
     """The weights behind one seed's samples."""
     if run.kind != "teacher":
         return expert_reads(run, seed, phases_of(run))
-    return [Paths(run).base("model.safetensors")] if run.teacher.kind == "fitted" else []
+    return [base_file(run)] if run.teacher.kind == "fitted" else []
 
 
 def phases_of(run: Run) -> range:
@@ -199,18 +246,21 @@ def _scored_by(run: Run) -> list[Path]:
 
 def _codec(run: Run) -> list[Path]:
     """What decodes latents that have prompts."""
+    if is_released(run):
+        return [base_file(run)]
     return [Paths(run).data("codec.safetensors")] if kind(run).prompted else []
 
 
 def _judges(run: Run) -> list[Path]:
     """The data and the judge that score pictures and clips."""
     names = [*kind(run).reads, *(JUDGED if kind(run).prompted else ())]
+    names += ["prompts.json"] if is_released(run) else []
     return [Paths(run).data(name) for name in names]
 
 
 def _networks(run: Run) -> list[Path]:
     """The weights of networks that score pictures and clips of record."""
-    if not kind(run).prompted:
+    if not is_seen(run):
         return []
     root = Paths(run).root
     wanted = run.evaluate.networks or Networks()
@@ -221,7 +271,21 @@ def _networks(run: Run) -> list[Path]:
 def _beside(run: Run, seed: int) -> list[Path]:
     """The teacher's samples that a method's are compared with, and their features."""
     teacher = run.evaluate.beside
-    if not kind(run).prompted or teacher == run.method:
+    if not is_seen(run) or teacher == run.method:
         return []
     folder = Paths(run).scenario / teacher / f"seed{seed}"
-    return [folder / f"{name}.safetensors" for name in ("decoded", "features")]
+    names = ["features"] if is_released(run) else ["decoded", "features"]
+    return [folder / f"{name}.safetensors" for name in names]
+
+
+def preview_reads(run: Run, seed: int) -> list[Path]:
+    """What pictures from snapshots of training are drawn from."""
+    paths, phases = Paths(run), phases_of(run)
+    snapshots = [paths.phase(seed, number, "snapshots.safetensors") for number in phases]
+    return [*condition_reads(run), *expert_reads(run, seed, phases), *snapshots]
+
+
+def export_reads(run: Run, seed: int) -> list[Path]:
+    """What the adapters that a user takes home, and what is said of them, are made from."""
+    paths = Paths(run)
+    return [*expert_reads(run, seed, phases_of(run)), paths.seed(seed, "metrics.json")]

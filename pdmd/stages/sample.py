@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from pdmd.config.experiment import Config
+from pdmd.data.conditions import Prompts
+from pdmd.data.shards import join_shards
 from pdmd.data.sources import even_prompts
 from pdmd.files import provenance
 from pdmd.files.storage import (
@@ -16,11 +18,14 @@ from pdmd.files.storage import (
     write_json,
 )
 from pdmd.models.base import Index, VelocityField
+from pdmd.models.families import qwen_shift, stretched
 from pdmd.phases import step_grid
 from pdmd.rollout import sample
+from pdmd.stages.mixed import Rows, by_parts
 from pdmd.stages.outputs import PROVENANCE, SAMPLES, condition_reads, sampler_reads
 from pdmd.stages.stage import Stage, batches, prepare
 from pdmd.streams import Stream
+from pdmd.training.loop import clear_state
 from pdmd.training.world import ALONE, World
 
 CHUNK = 2**18  # numbers of x that a network sees at a time when it samples
@@ -31,7 +36,10 @@ def sample_method(config: Config, seeds: list[int], world: World = ALONE) -> Non
     prepare(config)
     stage = Stage(config, world)
     for together in batches(stage.run, seeds):
-        _sample_together(stage, together)
+        if stage.family is None:
+            _sample_together(stage, together)
+        else:
+            _sample_by_parts(stage, together[0])
 
 
 @torch.no_grad()
@@ -68,7 +76,7 @@ def from_noise(
 
 
 def _sample_together(stage: Stage, seeds: list[int]) -> None:
-    config, run_of, rows = stage.config, stage.run, stage.run.evaluate.samples
+    rows = stage.run.evaluate.samples
     velocities, times = trained_sampler(stage, seeds)
     x, condition = draw_samples(stage, velocities, times, seeds, rows)
     if not stage.world.leads:
@@ -77,12 +85,31 @@ def _sample_together(stage: Stage, seeds: list[int]) -> None:
         tensors = {"x": x[run :: len(seeds)]}
         if condition is not None:
             tensors["condition"] = condition[run :: len(seeds)]
-        path = stage.paths.seed(seed, "samples.safetensors")
-        metadata = {"scenario": config["scenario"], "method": config["method"], "seed": str(seed)}
-        save_tensors(path, tensors, metadata)
-        inputs = [*condition_reads(run_of), *sampler_reads(run_of, seed)]
-        write_json(path.with_name("config.json"), config)
-        provenance.record(path.with_name(PROVENANCE), config, [seed], inputs, SAMPLES)
+        _write(stage, seed, tensors)
+
+
+def _write(stage: Stage, seed: int, tensors: dict[str, Tensor]) -> None:
+    """Write a seed's samples of record."""
+    config, run = stage.config, stage.run
+    path = stage.paths.seed(seed, "samples.safetensors")
+    metadata = {"scenario": config["scenario"], "method": config["method"], "seed": str(seed)}
+    save_tensors(path, tensors, metadata)
+    inputs = [*condition_reads(run), *sampler_reads(run, seed)]
+    write_json(path.with_name("config.json"), config)
+    provenance.record(path.with_name(PROVENANCE), config, [seed], inputs, SAMPLES)
+
+
+def _sample_by_parts(stage: Stage, seed: int) -> None:
+    """Samples of a released model: kept one by one, since each may take minutes."""
+    rows, conditions = stage.run.evaluate.samples, stage.conditions
+    assert isinstance(conditions, Prompts)
+    velocities, times = trained_sampler(stage, [seed])
+    index = even_prompts(conditions.evaluation, rows, 1)
+    drawn = Rows(stage, velocities, times, "sample", seed, stage.space, conditions)
+    paths = by_parts(stage, "sample", seed, rows, drawn.of(index))
+    if stage.world.leads:
+        _write(stage, seed, join_shards(paths))
+        clear_state(paths[0].parent)
 
 
 def draw_samples(
@@ -102,6 +129,18 @@ def trained_sampler(
 ) -> tuple[list[VelocityField], tuple[float, ...]]:
     """The velocity of every step and the step grid of a method's final sampler."""
     if stage.run.kind == "teacher":
-        spec = stage.run.teacher
-        return [stage.teacher(len(seeds))] * spec.steps, step_grid(spec.steps, spec.shift)
+        steps = stage.run.teacher.steps
+        return [stage.teacher(len(seeds))] * steps, teacher_times(stage)
     return stage.experts(seeds, stage.phases), stage.phases[0].times
+
+
+TERMINAL = 0.02  # of Qwen-Image's released scheduler: the last noise level of its stretched grid
+
+
+def teacher_times(stage: Stage) -> tuple[float, ...]:
+    """The step grid of the teacher's own samples; without a shift Qwen-Image's for its size."""
+    spec = stage.run.teacher
+    if spec.shift is not None:
+        return step_grid(spec.steps, spec.shift)
+    *_, height, width = stage.space.shape
+    return stretched(step_grid(spec.steps, qwen_shift(height // 2 * (width // 2))), TERMINAL)

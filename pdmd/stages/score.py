@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from pdmd.config.experiment import Config
 from pdmd.data.sources import load_samples
 from pdmd.files import provenance
-from pdmd.files.storage import write_json
-from pdmd.scenarios.kind import kind_of
+from pdmd.files.contents import take
+from pdmd.files.storage import load_tensors, write_json
+from pdmd.scenarios.kind import Released, kind_of
 from pdmd.stages.decode import load_decoded
-from pdmd.stages.outputs import DECODED, EVALUATION, SAMPLES, SCORED, score_reads
+from pdmd.stages.outputs import DECODED, EVALUATION, FEATURED, SAMPLES, SCORED, score_reads
 from pdmd.stages.scoring import full_scores, quick_scorer
 from pdmd.stages.stage import Stage, prepare
 
+FEATURES = FEATURED[0]
 Score = Callable[[Tensor, Tensor | None], dict[str, float | None]]
 
 
@@ -29,10 +33,13 @@ def score_method(config: Config, seeds: list[int]) -> None:
     """Write metrics.json beside each seed's samples."""
     prepare(config)
     stage = Stage(config)
-    score = None if kind_of(stage.run.data).prompted else scorer(stage)
+    kind = kind_of(stage.run.data)
+    score = None if kind.prompted or kind.released else scorer(stage)
     for seed in seeds:
         path, rows = stage.paths.seed(seed, SCORED[0]), stage.run.evaluate.samples
-        if score is None:
+        if kind.released is not None:
+            scores = _released_scores(stage, kind.released, seed)
+        elif score is None:
             drawn = load_decoded(path.with_name(DECODED[0]), stage.space, rows)
             scores = full_scores(stage, seed, *drawn)
         else:
@@ -42,3 +49,23 @@ def score_method(config: Config, seeds: list[int]) -> None:
         provenance.record(
             path.with_name(EVALUATION), config, [seed], score_reads(stage.run, seed), SCORED
         )
+
+
+def _released_scores(stage: Stage, released: Released, seed: int) -> dict[str, float | None]:
+    """Scores of a released model's samples, beside the teacher's."""
+    run, beside = stage.run, stage.run.evaluate.beside
+    own, condition = _seen(stage.paths.seed(seed, FEATURES))
+    theirs = None
+    if beside != run.method:
+        theirs, _ = _seen(stage.paths.scenario / beside / f"seed{seed}" / FEATURES)
+    return released.scores(own, theirs, condition)
+
+
+def _seen(path: Path) -> tuple[dict[str, Tensor], Tensor]:
+    """Features of samples, and the prompts (N,) that they were drawn for. Raises UserError."""
+    tensors = load_tensors(path)
+    condition = take(path, tensors, "condition", (None,), torch.int64, 0)
+    features = {name: one for name, one in tensors.items() if name != "condition"}
+    for name, one in features.items():
+        take(path, features, name, (len(condition), *one.shape[1:]))
+    return features, condition

@@ -149,7 +149,7 @@ def networks(
     from pdmd.metrics.alignment import clip_score
     from pdmd.metrics.diversity import lpips_pairwise
 
-    path = wanted.clip or str(root / "clip" / "small_clip.pt")
+    path = wanted.clip_weights(str(root))
     texts = [prompt.text for prompt in prompts]
     every = {
         "features": over_processes(frozen.features(wanted.features, world.device), world),

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pdmd.config.catalogue import TRANSFORMERS
+from pdmd.config.catalogue import PRETRAINED, TRANSFORMERS
 from pdmd.config.experiment import Config
 from pdmd.config.paths import Paths
 from pdmd.config.run import read_run
@@ -28,8 +29,11 @@ from pdmd.files.storage import (
 from pdmd.flow import FLOWS
 from pdmd.models.base import Condition, Guided, Prompted, VelocityField, VelocityNetwork
 from pdmd.models.build import Where, load_stacked, load_state, unstacker
+from pdmd.models.experts import Experts
+from pdmd.models.families import FAMILIES, Family, load_velocity
+from pdmd.models.source import check_manifest
 from pdmd.phases import Phase, split_phases
-from pdmd.roles import Role
+from pdmd.roles import Role, Roles
 from pdmd.scenarios.kind import kind_of
 from pdmd.stages.outputs import PHASE, PROVENANCE
 from pdmd.streams import Stream
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
     from pdmd.models.adapters import SharedBase
 
 BASE_SEED = 0
+BOTH: tuple[str, ...] = ("high", "low")  # experts
 
 
 @contextmanager
@@ -65,7 +70,8 @@ def prepare(config: Config) -> None:
     torch.set_flush_denormal(True)
     torch.backends.cudnn.allow_tf32 = False  # else features of a GPU are 0.3% off a CPU's
     # Not `use_deterministic_algorithms`: that imports the compiler, 1.5 s in every job.
-    torch.set_deterministic_debug_mode("error")
+    deterministic = config.get("model", {}).get("deterministic", True)
+    torch.set_deterministic_debug_mode("error" if deterministic else "default")
 
 
 class Stage:
@@ -74,6 +80,8 @@ class Stage:
     Attributes:
         config, run: as it is written, for records, and as typed values; flow, paths: of the
             scenario; world: the processes of the job;
+        family: of a released model, None for others; called: of two experts those that the job
+            calls, of a released model no others are loaded;
         conditions, space: what samples are drawn for, and live on.
     """
 
@@ -81,14 +89,18 @@ class Stage:
         self.config, self.world = config, world
         self.run = run = read_run(config)
         self.paths, self.flow = Paths(run), FLOWS[run.flow]
+        self.family = FAMILIES[str(run.model.family)] if run.model.kind == PRETRAINED else None
+        self.called = BOTH
+        length = run.model.text_length if self.family is None else self.family.text_length
+        size = run.evaluate.size if hasattr(run, "evaluate") else None
         self.conditions, self.space = build_conditions(
-            run.data, self.paths.scenario / "data", run.model.text_length, world.device
+            run.data, self.paths.scenario / "data", length, world.device, size
         )
 
     @cached_property
     def data(self) -> Data:
         """The training data, loaded where a stage trains."""
-        latents = self.paths.data("train.safetensors")
+        latents = self.paths.data("train.safetensors" if self.family is None else "store.json")
         return build_data(self.run.data, latents, self.space, self.world.device)
 
     def prompts(self, stream: Stream, batch: int) -> Condition:
@@ -115,11 +127,20 @@ class Stage:
         return build_mixture(spec).to(self.world.device) if kind_of(spec).mixture else None
 
     def network(self, runs: int, trainable: bool = False) -> VelocityNetwork:
-        """The base network, copied for each run."""
+        """The base network, copied for each run; where it is trained, in float32."""
+        if self.family is not None:
+            return self._released(self.family, trainable)
         path = self.paths.base("model.safetensors")
         states = [load_tensors(path)] * runs
         network = load_stacked(self.run.model, self.space, states, str(path), trainable)
         return network.to(self.world.device)
+
+    def _released(self, family: Family, trainable: bool) -> VelocityNetwork:
+        """A released model, from the folder that its manifest names."""
+        folder, model = check_manifest(self.paths.base("manifest.json")), self.run.model
+        dtype = torch.float32 if trainable else getattr(torch, model.dtype)
+        network = load_velocity(folder, family, dtype, model.boundary, self.called)
+        return network.to(self.world.device).requires_grad_(trainable)
 
     @cached_property
     def shared(self) -> SharedBase:
@@ -139,17 +160,51 @@ class Stage:
         """Whether experts are adapters on the shared base."""
         return self.lora is not None
 
-    def expert(self, runs: int, name: str, trainable: bool = False) -> Role:
+    def roles(self, phase: Phase, runs: int) -> Roles:
+        """Who is who at a phase's start; of two experts those alone are trained that it calls."""
+        self.called = tuple({*phase.called, *phase.scored}) if phase.number == 1 else BOTH
+        roles = Roles(
+            self.teacher(runs),
+            self._fake(runs, phase.scored),
+            self._expert(runs, "generator", phase.called, trainable=True),
+            self._expert(runs, "average", phase.called),
+        )
+        return replace(roles, frozen=self._frozen(roles), idle=self._idle(roles))
+
+    def _expert(
+        self, runs: int, name: str, experts: Sequence[str], trainable: bool = False
+    ) -> Role:
         """An expert as it starts: the base network, or a new adapter on the shared one."""
         if self.adapts:
-            return self.shared.add(name, BASE_SEED, trainable)
-        return self.network(runs, trainable)
+            return self.shared.add(name, BASE_SEED, trainable, experts)
+        network = self.network(runs, trainable)
+        for side in BOTH:
+            if isinstance(network, Experts) and side not in experts:
+                getattr(network, side).requires_grad_(False)
+        return network
 
-    def fake(self, runs: int) -> Role:
+    def _fake(self, runs: int, experts: Sequence[str]) -> Role:
         """The fake score as it starts: the base network, or a new adapter on the shared one."""
-        if self.adapts and self.run.distill.fake.mode == "lora":
-            return self.shared.add("fake", BASE_SEED, trainable=True)
-        return self.network(runs, trainable=True)
+        if self.adapts and self.run.distill.fake.mode == "full":
+            return self.network(runs, trainable=True)
+        return self._expert(runs, "fake", experts, trainable=True)
+
+    def _frozen(self, roles: Roles) -> dict[str, Tensor]:
+        """The tensors that no update may change: the shared base's, or the teacher's."""
+        field = self.shared.network if self.adapts else getattr(roles.teacher, "field", None)
+        named = field.named_parameters() if isinstance(field, nn.Module) else ()
+        ours = {id(p) for role in roles.states().values() for p in role.parameters()}
+        return {name: p for name, p in named if id(p) not in ours}
+
+    def _idle(self, roles: Roles) -> list[str]:
+        """Parts of names of tensors that no velocity depends on."""
+        if self.run.model.kind not in TRANSFORMERS:
+            return []
+        from pdmd.models.adapters import idle_tensors
+
+        networks = [self.shared.network] if self.adapts else []
+        networks += [one for one in roles.states().values() if isinstance(one, VelocityNetwork)]
+        return sorted({name for network in networks for name in idle_tensors(network)})
 
     def checkpoint_activations(self, *roles: Role) -> None:
         """Keep no activations inside of blocks, in the shared base and in roles of their own."""
@@ -166,7 +221,18 @@ class Stage:
         if spec.kind == "exact" and exact is not None:
             return Guided(exact, spec.guidance, None)
         network = self.shared.plain() if self.adapts else self.network(runs)
-        return Guided(network, spec.guidance, self.null(network.null))
+        null = self.null(network.null)
+        if self.family is None:
+            return Guided(network, spec.guidance, null)
+        return Guided(
+            network,
+            spec.guidance,
+            null,
+            low=spec.guidance_low,
+            boundary=self.run.model.boundary or 0.0,
+            rescale=self.family.rescale,
+            apart=True,
+        )
 
     def null(self, own: int | None) -> int | Prompted | None:
         """What stands for no condition: the network's own class, or the null prompt."""
@@ -192,7 +258,8 @@ class Stage:
         if not self.adapts:
             network = load_stacked(self.run.model, self.space, states, where)
             return network.to(self.world.device)
-        adapter = self.shared.add(name, BASE_SEED)
+        experts = {key.partition(".")[0] for key in states[0]} & set(BOTH)
+        adapter = self.shared.add(name, BASE_SEED, experts=experts or None)
         load_state(adapter, states, where)
         return adapter
 

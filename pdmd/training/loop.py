@@ -30,7 +30,7 @@ from pdmd.training.checkpoint import (
     restore_tensors,
     state_tensors,
 )
-from pdmd.training.cost import Cost, peak_memory_mb
+from pdmd.training.cost import Cost, peak_gpu_memory_mb, peak_memory_mb
 from pdmd.training.journal import Journal
 from pdmd.training.stop import Listener, Stopped
 from pdmd.training.world import ALONE, World
@@ -206,7 +206,14 @@ class Run:
             "seconds_by_role": {role: round(value, 3) for role, value in cost.seconds.items()},
             "forward_equivalents_by_role": forwards,
             "peak_memory_mb": round(peak_memory_mb(), 1),
+            **self.on_gpu(),
         }
+
+    def on_gpu(self) -> dict[str, float]:
+        """Peak memory of this process's GPU, where it has one."""
+        if self.world.device.type != "cuda":
+            return {}
+        return {"peak_gpu_memory_mb": round(peak_gpu_memory_mb(self.world.device), 1)}
 
     def _last_good(self) -> str:
         return f"last good checkpoint: {self.checkpoints.good or 'none'}"
@@ -299,6 +306,7 @@ def _finished(run: Run, updates: int, snapshots: Sequence[int]) -> Finished:
             "seconds_by_role": dict(cost.seconds),
             "forward_equivalents_by_role": run._forwards(),
             "peak_memory_mb": peak_memory_mb(),
+            **run.on_gpu(),
         },
     )
 

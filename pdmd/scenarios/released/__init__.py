@@ -1,0 +1,1 @@
+"""Released models, distilled with prompts alone."""

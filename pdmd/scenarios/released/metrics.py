@@ -1,0 +1,124 @@
+"""Scores of samples of released models: the paper's Tables 2 and 3, of frozen networks alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pdmd.config.catalogue import LEAST
+from pdmd.config.sections import Networks
+from pdmd.metrics import checks, frozen
+from pdmd.metrics.alignment import load_clip, score_of_features
+from pdmd.metrics.checks import Scores
+from pdmd.metrics.diversity import lpips_pairwise, vendi_score, within_prompt
+from pdmd.metrics.fidelity import frechet_distance, kernel_distance
+from pdmd.metrics.motion import dynamic_degree, mean_flow
+from pdmd.networks.small_clip import prepare
+
+FPS, EVERY = 8.0, 2  # VBench looks at 8 frames a second: every second one of 16
+SEEN_SIDE = 256  # px of the picture that LPIPS sees: larger ones are made smaller, no other larger
+SUBSETS = 20  # of a kernel distance
+LOGITS = 400  # of I3D, which FVD is of; behind them pooled features, which KVD is of
+
+
+@torch.no_grad()
+def features(
+    pictures: Tensor, text: str, wanted: Networks, results: Path, device: torch.device
+) -> dict[str, Tensor]:
+    """What frozen networks see in one sample.
+
+    Args:
+        pictures: (1, 3, T, H, W) uint8, a picture has T = 1; text: its prompt; results: the folder
+            of everything, where the small CLIP is that does for want of another.
+    Returns:
+        seen (1, D) and picture (1, 3, h, w) of the middle frame, clip_image and clip_text (1, E);
+        of clips flow (1,) px a frame, dynamic (1,) 0 or 1, i3d (1, 400 + pooled).
+    """
+    clip = pictures.float() / 127.5 - 1
+    middle = clip[:, :, clip.shape[2] // 2]
+    image, texts = _alignment(middle, text, wanted.clip_weights(str(results)))
+    found = {
+        "seen": frozen.features(wanted.features, device)(middle.to(device)).cpu(),
+        "picture": _smaller(middle),
+        "clip_image": image,
+        "clip_text": texts,
+    }
+    return found | (_motion(clip, wanted, device) if clip.shape[2] > 1 else {})
+
+
+def _motion(clip: Tensor, wanted: Networks, device: torch.device) -> dict[str, Tensor]:
+    flow = frozen.flow(wanted.flow)
+    thinned = clip[:, :, ::EVERY]
+    return {
+        "flow": mean_flow(flow(clip)),
+        "dynamic": dynamic_degree(flow(thinned), FPS).float(),
+        "i3d": torch.cat(frozen.i3d().to(device)(clip.to(device)), 1).cpu(),
+    }
+
+
+def _smaller(pictures: Tensor) -> Tensor:
+    share = SEEN_SIDE / min(pictures.shape[-2:])
+    if share >= 1:
+        return pictures
+    size = [round(share * side) for side in pictures.shape[-2:]]
+    return functional.interpolate(pictures, size, mode="bilinear", antialias=True).clamp(-1, 1)
+
+
+def _alignment(pictures: Tensor, text: str, name: str) -> tuple[Tensor, Tensor]:
+    from clip import tokenize
+
+    model = load_clip(name)
+    tokens = tokenize([text], context_length=model.context_length, truncate=True)
+    image = model.encode_image(prepare(pictures, model.visual.input_resolution))
+    return image.float(), model.encode_text(tokens).float()
+
+
+@torch.no_grad()
+def scores(
+    features: Mapping[str, Tensor], teacher: Mapping[str, Tensor] | None, condition: Tensor
+) -> Scores:
+    """Scores of samples from what frozen networks saw in them.
+
+    Args:
+        teacher: the same of the teacher's samples, None for its own; condition: (N,) prompts.
+    Returns:
+        cosine_uncentred: mean pairwise cosine within a prompt (the paper's DINOv3 column, with that
+            network); lpips, vendi: of the same. None where a prompt has fewer than 8 samples.
+        flow, dynamic: the paper's OF and dynamic degree; None of pictures.
+        fid_teacher, kid_teacher, fvd_teacher, kvd_teacher: to the teacher's samples, of features
+            `seen` and of I3D; not of its own.
+        clip: 100 max(cosine, 0) of CLIP's, mean over samples.
+    """
+    every: Scores = dict.fromkeys(("cosine_uncentred", "lpips", "vendi", "flow", "dynamic"))
+    seen = features["seen"]
+    counts = torch.bincount(condition)
+    if int(counts[counts > 0].min()) >= LEAST:
+        centre = torch.zeros(seen.shape[1])
+        every["cosine_uncentred"] = within_prompt(seen, condition, centre, "cosine_uncentred")
+        every["vendi"] = vendi_score(seen, condition)
+        pairwise = frozen.lpips().pairwise
+        every["lpips"] = lpips_pairwise(pairwise, features["picture"], condition)
+    for name in ("flow", "dynamic"):
+        if name in features:
+            every[name] = checks.mean(features[name])
+    every["clip"] = score_of_features(features["clip_image"], features["clip_text"])
+    return every | ({} if teacher is None else _distances(features, teacher))
+
+
+def _distances(features: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Scores:
+    """Frechet and kernel distances to the teacher's samples."""
+    found: Scores = {"fvd_teacher": None, "kvd_teacher": None}
+    sets = {"fid": ("kid", "seen", slice(None), slice(None))}
+    if "i3d" in features:
+        sets["fvd"] = ("kvd", "i3d", slice(0, LOGITS), slice(LOGITS, None))
+    for frechet, (kernel, name, first, second) in sets.items():
+        own, theirs = features[name], teacher[name]
+        fid, kid = f"{frechet}_teacher", f"{kernel}_teacher"
+        found[fid] = frechet_distance(own[:, first], theirs[:, first], fid)
+        half = min(len(own), len(theirs)) // 2
+        found[kid] = kernel_distance(own[:, second], theirs[:, second], SUBSETS, half, 0, kid)
+    return found
