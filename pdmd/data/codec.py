@@ -233,6 +233,6 @@ def first_frame_condition(latents: Tensor, mask_channels: int = 4) -> Tensor:
         (N, mask_channels + C, T, H, W); the mask is 1 at the first latent frame.
     """
     n, _, frames, height, width = latents.shape
-    mask = torch.zeros(n, mask_channels, frames, height, width)
+    mask = latents.new_zeros(n, mask_channels, frames, height, width)
     mask[:, :, 0] = 1
     return torch.cat([mask, latents], 1)

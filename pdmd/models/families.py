@@ -131,7 +131,7 @@ def _load(folder: Path, family: Family, dtype: torch.dtype) -> TextNetwork:
 
     try:
         net = getattr(diffusers, family.transformer).from_pretrained(
-            folder, torch_dtype=dtype, local_files_only=True
+            folder, dtype=dtype, local_files_only=True
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{folder}: {shown(error)}: expected a {family.transformer}") from None
