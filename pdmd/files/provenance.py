@@ -122,6 +122,6 @@ def _value(
         "packages": versions(),
         "seeds": list(seeds),
         "inputs_sha256": {str(name): result_sha256(name) for name in sorted(inputs)},
-        OUTPUTS: {name: sha256(path.with_name(name)) for name in outputs if name != path.name},
+        OUTPUTS: {name: sha256(path.parent / name) for name in outputs if name != path.name},
         "config": config,
     }

@@ -144,11 +144,16 @@ def save_tensors(
     Metadata goes into one key as sorted JSON: the library writes several in no fixed order, and
     equal tensors must give equal bytes.
     """
+    save_for_others(path, tensors, "pdmd", json.dumps(dict(metadata or {}), sort_keys=True))
+
+
+def save_for_others(path: Path, tensors: Mapping[str, Tensor], key: str, text: str) -> None:
+    """The same with one key of metadata as another program reads it."""
     from safetensors.torch import save_file
 
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as beside, _as_os_error():
-        save_file(ready, beside, {"pdmd": json.dumps(dict(metadata or {}), sort_keys=True)})
+        save_file(ready, beside, {key: text})
 
 
 @contextmanager

@@ -48,9 +48,7 @@ class FamilyText:
             unused = {name: None for name in unused if not name.startswith("image_")}
         kind: Any = getattr(diffusers, family.pipeline)
         try:
-            pipeline = kind.from_pretrained(
-                folder, dtype=dtype, local_files_only=True, **unused
-            )
+            pipeline = kind.from_pretrained(folder, dtype=dtype, local_files_only=True, **unused)
         except (OSError, ValueError, RuntimeError) as error:
             expected = f"the text encoder of a {family.pipeline}"
             raise UserError(f"{folder}: {shown(error)}: expected {expected}") from None

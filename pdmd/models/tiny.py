@@ -72,9 +72,7 @@ def _qwen() -> Any:
         axes_dims_rope=(8, 4, 4),
     )
     vae: Any = AutoencoderKLQwenImage(base_dim=8, **VAE)
-    return QwenImagePipeline(
-        scheduler, vae, _qwen_encoder(), _tokenizer(), _random(transformer)
-    )
+    return QwenImagePipeline(scheduler, vae, _qwen_encoder(), _tokenizer(), _random(transformer))
 
 
 def _wan(name: str, family: Family) -> Any:
@@ -196,4 +194,3 @@ def _tokenizer() -> Any:
     return PreTrainedTokenizerFast(
         tokenizer_object=made, pad_token="<pad>", eos_token="</s>", padding_side="right"
     )
-

@@ -43,6 +43,7 @@ def export_student(config: Config, seeds: list[int]) -> None:
         made = Student(
             family=str(run.model.family),
             times=step_grid(student.steps, student.shift),
+            shift=student.shift,
             boundary=run.model.boundary,
             rank=lora.rank,
             alpha=lora.alpha,
