@@ -184,8 +184,9 @@ def _csv(path: Path, column: str) -> Iterator[Row]:
     reader = csv.DictReader(io.StringIO("\n".join(good)), strict=True)
     try:
         for row in reader:
-            values = {key: value for key, value in row.items() if key and value}
-            yield f"{path}:{reader.line_num}", values | {column: row.get(column)}
+            named = {key: value for key, value in row.items() if key}
+            kept = {key: value for key, value in named.items() if value or key == column}
+            yield f"{path}:{reader.line_num}", kept
     except csv.Error as error:
         yield f"{path}:{reader.line_num}", _Bad(f"{shown(error)}: expected a row of CSV")
 

@@ -53,7 +53,10 @@ def test_a_folder_of_pictures_with_their_prompts(tmp_path):
 BAD = [
     ('{"prompt": ""}', "prompt: : expected a prompt"),
     ('{"prompt": 3}', "prompt: 3: expected a prompt"),
-    ('{"prompt": "b", "id": "x", "image": "one.png"}', "id: x: expected another than that of {path}:1"),
+    (
+        '{"prompt": "b", "id": "x", "image": "one.png"}',
+        "id: x: expected another than that of {path}:1",
+    ),
     ('{"prompt": "b"', "expected one JSON object"),
     ("[1]", "expected an object with 'prompt'"),
     ('{"prompt": "b", "id": []}', "id: []: expected a text or a number"),
