@@ -8,7 +8,8 @@ from pdmd.config.run import read_run
 from pdmd.config.sections import Fake, Fit, Model
 from pdmd.data.bank import read_bank
 from pdmd.data.sources import MixtureData
-from pdmd.distill import BankStarts, NoiseStarts, PhaseTrainer, Recipe
+from pdmd.distill import BankStarts, MixedStarts, NoiseStarts, PhaseTrainer, Recipe
+from pdmd.errors import UserError
 from pdmd.flow import RECTIFIED
 from pdmd.metrics.modes import energy_distance
 from pdmd.models.base import Space
@@ -116,6 +117,8 @@ def test_no_generator_update_means_no_movement(base):
     assert off(after, before) < 1e-4
     _, moved = moments(base, recipe(updates=3, ema=0.0))  # control
     assert off(moved, before) > 1e-3
+    with pytest.raises(UserError, match="has not moved"):  # a rate that rounding swallows
+        moments(base, recipe(updates=3, generator_lr=1e-12))
 
 
 # ---- where a later phase starts
@@ -184,6 +187,58 @@ def test_a_learning_rate_decays_over_the_phase(base):
         trainer.update(step)
         rates.append(trainer.optimizers["fake"].param_groups[0]["lr"] / how.fake_lr)
     assert rates == pytest.approx([1 - 0.9 * step / 10 for step in range(10)])
+
+
+def weights_after(base, steps=4, updates=3, **other):
+    """A student's weights after some updates of a phase with several exits."""
+    how = recipe(updates=updates, batch=8, backward="exit", normaliser="sample", **other)
+    parts = [load_stacked(MODEL, Space((1,)), [base], "base", trainable=i < 2) for i in range(3)]
+    phase = split_phases(steps, (2, steps), 1.0, "nested", 0.02)[0]
+    starts = NoiseStarts(RECTIFIED, [], phase.times, (1,), lambda stream, batch: None)
+    trainer = PhaseTrainer(RECTIFIED, phase, how, Roles(TEACHER, *parts), starts, [1])
+    records = [trainer.update(step) for step in range(updates)]
+    weights = torch.cat([p.detach().flatten() for p in parts[1].parameters()])
+    return weights, records[-1], dict(trainer.cost.forwards)
+
+
+@pytest.mark.parametrize("gradient", ["literal", "normalised"])
+def test_microbatches_add_up_to_the_batch(base, gradient):
+    whole, record, cost = weights_after(base, gradient=gradient)
+    parts, again, cost_again = weights_after(base, gradient=gradient, microbatch=3)
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-6)
+    for name, value in record.items():
+        torch.testing.assert_close(again[name], value, rtol=1e-3, atol=1e-5)
+    assert cost_again == pytest.approx(cost, rel=0.2)  # rollouts of parts leave less early
+    other, *_ = weights_after(base, gradient=gradient, microbatch=3, fake_updates=4)  # control
+    assert (other - whole).abs().max() > 1e-4
+
+
+class Marked:
+    """Starts that say which they are."""
+
+    def __init__(self, number):
+        self.number, self.calls = number, 0.0
+
+    def __call__(self, stream, batch):
+        return torch.full((batch, 1), float(self.number)), None
+
+
+def test_updates_have_sizes_by_their_shares_and_one_size_each():
+    mixed = MixedStarts([Marked(0), Marked(1), Marked(2)], [0.1, 0.3, 0.6])
+    drawn = [mixed(Stream([1], step, "fake0"), 4)[0] for step in range(600)]
+    assert all((x == x[0]).all() for x in drawn)
+    shares = torch.bincount(torch.stack([x[0, 0] for x in drawn]).long()) / 600
+    assert (shares - torch.tensor([0.1, 0.3, 0.6])).abs().max() < 0.06
+
+
+def test_processes_agree_on_the_size():
+    mixed = MixedStarts([Marked(0), Marked(1)], [0.5, 0.5])
+    for step in range(20):
+        sizes = {
+            float(mixed(Stream([1], step, "x", share=slice(rank, None, 3)), 3)[0][0, 0])
+            for rank in range(3)
+        }
+        assert len(sizes) == 1
 
 
 def test_gradients_are_clipped_run_by_run():

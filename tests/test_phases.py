@@ -164,3 +164,14 @@ def test_a_phase_of_one_expert_has_one_region():
     uniform, side = torch.rand(64), torch.zeros(64)
     for phase in (first, plain):
         assert torch.equal(phase.region_times(uniform, side), phase.renoise_times(uniform))
+
+
+def test_experts_are_those_that_a_phase_calls_and_scores():
+    """Wan2.2: phase 1 has the high-noise expert alone, phase 2 the low-noise one and both fakes."""
+    first, second = split_phases(4, (2, 4), 5.0, "nested", 0.001, switch=0.875)
+    assert (first.called, first.scored) == (("high",), ("high",))
+    assert (second.called, second.scored) == (("low",), ("high", "low"))
+    (only,) = split_phases(4, (4,), 5.0, "nested", 0.001, switch=0.875)
+    assert (only.called, only.scored) == (("high", "low"), ("high", "low"))
+    *_, last = split_phases(4, (1, 2, 3, 4), 5.0, "disjoint", 0.001, switch=0.875)
+    assert (last.called, last.scored) == (("low",), ("low",))

@@ -119,3 +119,33 @@ def test_draws_have_the_distribution_they_are_named_after():
     counts = integers.bincount(minlength=4)
     assert len(counts) == 4
     assert (counts - 10_000).abs().max() < 4 * (40_000 * 3 / 16) ** 0.5
+
+
+SHAPE = (4, 64, 64)  # of a sample that is large
+
+
+def test_a_large_sample_has_a_generator_of_its_own():
+    """A process draws its share alone, and whoever draws it, however many there are."""
+    whole = Stream([3], 5, "fake0").normal(6, SHAPE)
+    share = Stream([3], 5, "fake0", share=slice(1, None, 2)).normal(6, SHAPE)
+    assert torch.equal(share, whole[1::2])
+    assert torch.equal(Stream([3], 5, "fake0").normal(9, SHAPE)[:6], whole)
+    assert torch.equal(Stream([3], 5, "fake0").normal_rows([4], SHAPE), whole[4:5])
+    small = (2, 3)  # control: of small ones the batch's size decides
+    assert not torch.equal(
+        Stream([1, 2], 5, "a").normal(9, small)[:6], Stream([1, 2], 5, "b").normal(6, small)
+    )
+
+
+def test_large_samples_differ_from_each_other_and_from_draw_to_draw():
+    stream = Stream([3, 4], 5, "fake0")
+    drawn = torch.cat([stream.normal(3, SHAPE), stream.normal(3, SHAPE)])
+    flat = drawn.flatten(1)
+    assert len({tuple(row[:4].tolist()) for row in flat}) == 12
+    assert (torch.corrcoef(flat) - torch.eye(12)).abs().max() < 0.05
+    assert abs(float(flat.std()) - 1) < 0.01
+
+
+def test_runs_of_large_samples_are_interleaved():
+    both, alone = Stream([3, 4], 5, "x").normal(2, SHAPE), Stream([4], 5, "x").normal(2, SHAPE)
+    assert torch.equal(both[1::2], alone)

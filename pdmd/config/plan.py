@@ -13,10 +13,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pdmd.config.complaints import refusal
 from pdmd.config.parts import Part, resolved, write_parts
 from pdmd.config.paths import results_folder
 from pdmd.errors import UserError
 from pdmd.files.storage import fingerprint, read_json, replacing, sha256, sync_folder, write_json
+from pdmd.scenarios.kind import kind_of
 
 if TYPE_CHECKING:
     from pdmd.config.experiment import Config, Experiment
@@ -49,11 +51,21 @@ def open_workflow(
         for file in files:
             read_mapping(Path(file))  # Snakemake takes the last of a key given twice
         experiment = read_workflow(root, settings)
+        check_files(experiment)
         parts = write_parts(experiment, root)
         os.environ[VARIABLE] = keep(experiment)
     except UserError as error:
         raise SystemExit(f"pdmd: {error}") from None
     return experiment, parts
+
+
+def check_files(experiment: Experiment) -> None:
+    """Refuse to start without the files that users bring. Raises UserError."""
+    for scenario in experiment.scenarios:
+        run = experiment.shared(scenario)
+        for key, path in kind_of(run.data).needs(run).items():
+            if not Path(path).exists():
+                raise refusal(scenario, key, path, "a file, or a folder, that is there")
 
 
 def read_workflow(root: Path, settings: Config) -> Experiment:

@@ -86,7 +86,8 @@ class Kind:
     Attributes:
         name: of `data.kind`, and of the room; model: the only `model.kind` that fits;
         data: its `data` section; check: refuses values that do not fit one another; check_run: the
-            same of a whole run;
+            same of a whole run; needs: of a run, key -> a user's file that must be there when a
+            workflow starts;
         methods: kinds of methods that it has;
         evaluate, may_evaluate: keys of the evaluate section that it must and may have;
         prompts: how many samples of record are drawn for, 0 without; fidelity: the metric that
@@ -113,6 +114,7 @@ class Kind:
     may_evaluate: Keys = frozenset({"beside"})
     check: Callable[[Any, str], None] | None = None
     check_run: Callable[[Any, str], None] | None = None
+    needs: Callable[[Any], Mapping[str, str]] = lambda run: {}
     methods: tuple[str, ...] = ("teacher", "distill")
     prompts: int = 0
     fidelity: str | None = None

@@ -82,6 +82,13 @@ def check_run(run: Run, where: str) -> None:
         raise refusal(where, "model.source", model.source, "a folder, or a name of the hub")
 
 
+def needs(run: Run) -> dict[str, str]:
+    """The files of prompts."""
+    data = run.data
+    assert isinstance(data, ReleasedData)
+    return {"data.train": data.train, "data.evaluation": data.evaluation}
+
+
 def made_here(run: Run) -> bool:
     """Whether the model is a tiny random one, which a rule writes below the results."""
     return Path(str(run.model.source)).parent == Path(run.results) / "models"
@@ -119,6 +126,7 @@ KIND = Kind(
     data=Prompts,
     check=check,
     check_run=check_run,
+    needs=needs,
     evaluate=frozenset({"samples", "size"}),
     may_evaluate=frozenset({"beside", "networks", "previews"}),
     tables=["diversity", "motion", "fidelity", "runs"],
