@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pdmd.config.catalogue import LEAST, NETWORKS
+from pdmd.config.catalogue import LEAST, NETWORKS, SMALL
 from pdmd.config.complaints import refusal
 from pdmd.config.sections import Evaluate, ReleasedData, Run, parse_size
 from pdmd.scenarios.kind import kind_of, kinds
@@ -107,6 +107,8 @@ def _check_networks(wanted: Mapping[str, str], frames: int, where: str) -> None:
     """Networks in the place of those that come along: known by name, a file, or on the hub."""
     for role, name in wanted.items():
         key = f"evaluate.networks.{role}"
+        if (role, name) == ("clip", SMALL):
+            continue
         if role == "flow" and frames == 1:
             raise refusal(where, key, name, "no such key for pictures, which do not move")
         known = [*NETWORKS[role], *(["an owner/name of the hub"] if role == "features" else [])]

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pdmd.config.typed import derived, key
 
+PATH = 300  # letters of a name or path
 SIZE = "[0-9]{1,5}x[0-9]{1,5}x[0-9]{1,5}"  # frames, height and width in px
 UPDATES, ROWS, SEED = 1_000_000_000, 1_000_000_000, 4_294_967_295  # at most
 
@@ -90,10 +91,13 @@ class ReleasedData(Data):
         "prompts to train on: a .jsonl, .csv or .txt file, or a folder of pictures with"
         " metadata.jsonl or a .txt beside each",
         minLength=1,
+        maxLength=PATH,
     )
-    column: str = key("of the prompts in `train`", absent="prompt", minLength=1)
-    evaluation: str = key("prompts that samples of record are drawn for, such a file", minLength=1)
-    negative: str = key("the prompt that guidance leads away from; may be empty")
+    column: str = key("of the prompts in `train`", absent="prompt", minLength=1, maxLength=PATH)
+    evaluation: str = key(
+        "prompts that samples of record are drawn for, such a file", minLength=1, maxLength=PATH
+    )
+    negative: str = key("the prompt that guidance leads away from; may be empty", maxLength=2000)
     image: bool = key(
         "`true` where the model is given a first frame: `train` and `evaluation` name pictures",
         absent=False,
@@ -172,9 +176,13 @@ class Model:
         "pretrained: a folder in diffusers' layout, or a name of the hub (`owner/name`)",
         absent=None,
         minLength=1,
+        maxLength=PATH,
     )
     revision: str | None = key(
-        "pretrained: of the hub's repository, a branch, tag or commit", absent=None, minLength=1
+        "pretrained: of the hub's repository, a branch, tag or commit",
+        absent=None,
+        minLength=1,
+        maxLength=PATH,
     )
     dtype: Literal["bfloat16", "float32"] = key(
         "pretrained: of the frozen base; adapters, averages and latents are float32",

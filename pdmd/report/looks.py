@@ -31,6 +31,8 @@ class Look:
 
 LOOKS = {
     "teacher": Look("teacher", BLACK, "*", "-"),
+    "teacher4": Look("teacher, 4 steps", GREY, "X", ":"),
+    "teacher4-shift3": Look("teacher, 4 steps of shift 3", GREY, "d", ":"),
     "base": Look("base network", GREY, "P", "-"),
     "dmd1": Look("DMD, 1 step", ORANGE, "o", "-"),
     "dmd": Look("DMD, vanilla", SKY, "s", "--"),

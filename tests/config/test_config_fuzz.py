@@ -83,7 +83,7 @@ TEXTS = (
     "fit.start_from",
     "results",
 )
-MAY_BE_NOTHING = ("student.lora", "fit.kept", "fit.start_from")
+MAY_BE_NOTHING = ("student.lora", "fit.kept", "fit.start_from", "teacher.shift")
 
 
 def leaves(value, at=()):
@@ -116,6 +116,8 @@ def may_be(key, old, new):
     if isinstance(new, dict | list):  # an empty diff changes nothing
         return type(new) is type(old) and (not isinstance(new, dict) or not new)
     if isinstance(new, str):
+        if key == "data.negative":
+            return len(new) < 2001 and (not new or new.isprintable())
         words = isinstance(old, str) or key in TEXTS
         return words and 0 < len(new) < 301 and new.isprintable()
     if isinstance(new, int):
@@ -126,7 +128,8 @@ def may_be(key, old, new):
 def works(experiment):
     """Jobs can be made of an accepted run: nothing raises."""
     for run in experiment.runs.values():
-        snapshot_steps(run.save.snapshots, max(run.fit.updates, 1))
+        fitted = run.fit.updates if hasattr(run, "fit") else 1  # not of released models
+        snapshot_steps(run.save.snapshots, max(fitted, 1))
         names = ("steps", "boundaries", "shift", "interval", "margin")
         student = {name: getattr(run.student, name) for name in names}
         phases = split_phases(**student, switch=run.model.boundary or 0.0)

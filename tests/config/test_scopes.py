@@ -20,13 +20,14 @@ LEAVES = [
     if section != "kind"
 ]
 # Written out once more, apart from the code: (section, keys but for these, or these alone).
-TEACHER = {"teacher": None, "evaluate": "samples video_samples neighbours beside networks"}
+SCORED = "samples video_samples neighbours beside networks size"
+TEACHER = {"teacher": None, "evaluate": SCORED}
 EXPECTED = {
     "teacher": TEACHER,
     "distill": {
         **dict.fromkeys(("hardware", "student", "distill", "bank", "save")),
-        "teacher": "kind guidance",
-        "evaluate": "samples video_samples neighbours beside networks frontier_samples",
+        "teacher": "kind guidance guidance_low",
+        "evaluate": f"{SCORED} frontier_samples previews",
     },
     "fit": {
         **dict.fromkeys(("hardware", "save")),

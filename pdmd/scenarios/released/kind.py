@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,10 +76,10 @@ def check_run(run: Run, where: str) -> None:
         expected = f"at least {LEAST_SAMPLES}, which distances are of"
         raise refusal(where, "evaluate.samples", run.evaluate.samples, expected)
     _check_teacher(run, family, where)
-    source = Path(str(model.source)).expanduser()
-    if source.is_dir():
-        check_folder(source, family)
-    elif not made_here(run) and (str(source).count("/") != 1 or str(source)[0] in "/.~"):
+    source = os.path.expanduser(str(model.source))
+    if os.path.isdir(source):
+        check_folder(Path(source), family)
+    elif not made_here(run) and (source.count("/") != 1 or source[0] in "/.~"):
         raise refusal(where, "model.source", model.source, "a folder, or a name of the hub")
 
 
