@@ -24,6 +24,7 @@ from pdmd.models.families import FAMILIES, Family
 from pdmd.models.original_keys import to_original
 
 SETTINGS, ORIGINAL = "sampling.json", "comfyui"
+METADATA = "lora_adapter_metadata"  # diffusers.loaders.lora_base, LORA_ADAPTER_METADATA_KEY
 ENDS = (".lora_A.default.weight", ".lora_B.default.weight")
 EXPERT_FILES = {"high": "high_noise_model", "low": "low_noise_model"}
 
@@ -147,7 +148,6 @@ def write_export(student: Student, folder: Path, card: str) -> list[str]:
 
 def _write_adapter(student: Student, adapter: Adapter, folder: Path) -> None:
     """An adapter under diffusers' names with its metadata, and under the original ones."""
-    from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
     from peft import LoraConfig
 
     kind = FAMILIES[student.family].kind
@@ -158,7 +158,7 @@ def _write_adapter(student: Student, adapter: Adapter, folder: Path) -> None:
     save_for_others(
         folder / adapter.file,
         {f"transformer.{key}": tensor for key, tensor in adapter.state.items()},
-        LORA_ADAPTER_METADATA_KEY,
+        METADATA,
         json.dumps(metadata, sort_keys=True),
     )
     original = to_original(adapter.state, kind, student.alpha)

@@ -193,7 +193,7 @@ def test_every_key_of_a_run_takes_what_it_can_and_refuses_the_rest(scenario, tri
     total.update(counts)
     print(scenario, dict(counts), "in all", dict(total))
     assert counts["refused in one line"] > 50
-    assert counts["accepted"] > 5
+    assert counts["accepted"] > 3
 
 
 def test_without_its_guard_such_a_value_is_a_traceback(monkeypatch):
