@@ -49,7 +49,7 @@ for lane in GRAPH.lanes:
                 group=lane.group,
             priority: lane.urgency
             group:
-                "score"
+                lane.bundle
             conda:
                 CONDA
             threads: GRAPH.threads
@@ -79,7 +79,7 @@ for lane in GRAPH.lanes:
                 group=lane.group,
             priority: lane.urgency
             group:
-                "score"
+                lane.bundle
             conda:
                 CONDA
             threads: GRAPH.threads
@@ -110,7 +110,7 @@ for lane in GRAPH.lanes:
                 group=lane.group,
             priority: lane.urgency
             group:
-                "score"
+                lane.bundle
             conda:
                 CONDA
             threads: GRAPH.threads

@@ -93,7 +93,7 @@ for lane in GRAPH.lanes:
         rule:
             """Draw pictures from every snapshot of a student's training."""
             name:
-                lane.name("previews")
+                "previews"
             input:
                 lane.reads(outputs.preview_reads),
                 config=GRAPH.config("previews"),
@@ -119,7 +119,7 @@ for lane in GRAPH.lanes:
         rule:
             """Write a student's adapters as diffusers, ComfyUI and LightX2V load them."""
             name:
-                lane.name("export")
+                "export"
             input:
                 lane.reads(outputs.export_reads),
                 config=GRAPH.config("export"),

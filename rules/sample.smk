@@ -21,7 +21,7 @@ for lane in GRAPH.lanes:
                 group=lane.group,
             priority: lane.urgency
             group:
-                "score"
+                lane.bundle
             conda:
                 CONDA
             threads: GRAPH.threads
@@ -51,7 +51,7 @@ for lane in GRAPH.lanes:
                 group=lane.group,
             priority: lane.urgency
             group:
-                "score"
+                lane.bundle
             conda:
                 CONDA
             threads: GRAPH.threads

@@ -482,10 +482,12 @@ class Evaluate:
         pattern=SIZE,
     )
     previews: int | None = key(
-        "pretrained: prompts that are drawn from every snapshot of training, for TensorBoard",
+        "pretrained: prompts that are drawn from every snapshot of training, for TensorBoard; null:"
+        " none",
         least=1,
         most=64,
         absent=None,
+        null=True,
     )
 
 

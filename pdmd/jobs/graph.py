@@ -67,12 +67,14 @@ class Graph:
 
     @cached_property
     def lanes(self) -> list[Lane]:
-        """Jobs of one seed each, of all scenarios; then those of seeds that train together."""
+        """Jobs of one seed each; those of released models; those of seeds that train together."""
         every = self.experiment.scenarios
         groups = {name: self.experiment.groups(name) for name in every}
         together = [name for name in every if len(groups[name][0]) > 1]
-        apart = [name for name in every if name not in together]
+        large = [name for name in every if released(self.kind(name))]
+        apart = [name for name in every if name not in (*together, *large)]
         lanes = [Lane(self, tuple(apart), None)] if apart else []
+        lanes += [Lane(self, tuple(large), None, "released")] if large else []
         return lanes + [Lane(self, (name,), tuple(groups[name][0])) for name in together]
 
     def scenarios(self, applies: Callable[[Kind], Any]) -> str:
@@ -209,12 +211,14 @@ class Lane:
     """Jobs that differ by their wildcards alone.
 
     Attributes:
-        scenarios: whose jobs they are; seeds: that train together, None for one seed a job.
+        scenarios: whose jobs they are; seeds: that train together, None for one seed a job;
+        ending: what names of rules end with, "" for the stage alone.
     """
 
     graph: Graph
     scenarios: tuple[str, ...]
     seeds: tuple[int, ...] | None
+    ending: str = ""
 
     @property
     def experiment(self) -> Experiment:
@@ -243,8 +247,15 @@ class Lane:
         return "[0-9]+"
 
     def name(self, stage: str) -> str:
-        """A rule's name: the stage, and of seeds that train together the scenario."""
-        return stage if self.seeds is None else f"{stage}_{self.scenarios[0]}"
+        """A rule's name: the stage, of released models so marked; or with the scenario's name."""
+        if self.seeds is None:
+            return f"{stage}_{self.ending}" if self.ending else stage
+        return f"{stage}_{self.scenarios[0]}"
+
+    @property
+    def bundle(self) -> str | None:
+        """The group of jobs that are submitted as one: short ones alone, no released model's."""
+        return None if self.ending else "score"
 
     def methods(self, *kinds: str) -> str:
         """A wildcard constraint: the lane's methods of some kinds."""

@@ -83,7 +83,13 @@ TEXTS = (
     "fit.start_from",
     "results",
 )
-MAY_BE_NOTHING = ("student.lora", "fit.kept", "fit.start_from", "teacher.shift")
+MAY_BE_NOTHING = (
+    "student.lora",
+    "fit.kept",
+    "fit.start_from",
+    "teacher.shift",
+    "evaluate.previews",
+)
 
 
 def leaves(value, at=()):

@@ -309,16 +309,22 @@ def test_the_prefix_is_a_command_line_that_is_understood(hardware):
     assert args.command == ["distill", "--config", "x", "--phase", "1"]
 
 
+KNOWN = (
+    "expected one of fit, bank, distill, sample, decode, features, previews, embed-prompts,"
+    " encode-images"
+)
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
         (
             "--processes 2 -- tables",
-            "launch: 'tables': expected one of fit, bank, distill, sample, decode, features",
+            f"launch: 'tables': {KNOWN}",
         ),
         (
             "--processes 2",
-            "launch: '': expected one of fit, bank, distill, sample, decode, features",
+            f"launch: '': {KNOWN}",
         ),
         ("--nodes 2 -- fit", "launch: --nodes: 2: expected as many as Slurm gave: no nodes"),
         (
