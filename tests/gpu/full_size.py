@@ -1,0 +1,130 @@
+"""Updates of a released architecture with random weights: seconds and peak memory.
+
+python tests/gpu/full_size.py wan2.1-t2v-1.3b            # 81x480x832, LoRA of rank 64
+python tests/gpu/full_size.py wan2.2-a14b-expert
+python tests/gpu/full_size.py qwen-image
+"""
+
+import argparse
+import json
+import sys
+import time
+
+import torch
+
+from pdmd.config.sections import Fake, latent_size, parse_size
+from pdmd.distill import NoiseStarts, PhaseTrainer, Recipe
+from pdmd.flow import RECTIFIED
+from pdmd.models.adapters import SharedBase, checkpoint_activations, idle_tensors
+from pdmd.models.base import Guided, Prompted
+from pdmd.models.qwen import QwenVelocity
+from pdmd.models.wan import WanVelocity
+from pdmd.phases import split_phases
+from pdmd.roles import Roles
+from pdmd.training.world import World
+
+WAN = {"text_dim": 4096, "cross_attn_norm": True, "qk_norm": "rms_norm_across_heads"}
+MODELS = {  # as in the released config.json files
+    "wan2.1-t2v-1.3b": dict(WAN, num_attention_heads=12, ffn_dim=8960, num_layers=30),
+    "wan2.2-a14b-expert": dict(WAN, num_attention_heads=40, ffn_dim=13824, num_layers=40),
+    "qwen-image": {"num_layers": 60, "num_attention_heads": 24, "joint_attention_dim": 3584},
+    "tiny": dict(WAN, num_attention_heads=2, attention_head_dim=12, ffn_dim=32, num_layers=2),
+}
+SIZES = {"qwen-image": "1x1024x1024", "tiny": "9x32x48"}
+TEXT = {"qwen": 120, "wan": 512}
+
+
+def velocity(name, device, dtype):
+    """The architecture with random weights, made on the device in its own precision."""
+    from diffusers import QwenImageTransformer2DModel, WanTransformer3DModel
+
+    qwen = name.startswith("qwen")
+    kind = QwenImageTransformer2DModel if qwen else WanTransformer3DModel
+    with torch.device(device):
+        torch.set_default_dtype(dtype)
+        try:
+            net = kind(**MODELS[name])
+        finally:
+            torch.set_default_dtype(torch.float32)
+    return (QwenVelocity if qwen else WanVelocity)(net)
+
+
+def trainer(name, size, device, dtype, rank=64, batch=2):
+    """Phase 1 of two, every role an adapter on one base; a sample at a time through networks."""
+    network = velocity(name, device, dtype)
+    shared = SharedBase(network, rank, max(1, rank // 8))
+    checkpoint_activations(network)
+    kind = "qwen" if name.startswith("qwen") else "wan"
+    width = MODELS[name].get("joint_attention_dim") or MODELS[name]["text_dim"]
+    text = torch.randn(1, TEXT[kind], width, generator=torch.Generator().manual_seed(0))
+    text = text.to(device, torch.bfloat16)
+    lengths = torch.tensor([TEXT[kind]], device=device)
+
+    def prompts(stream, count):
+        return Prompted(text.expand(count, -1, -1), lengths.expand(count))
+
+    phase = split_phases(4, (2, 4), 5.0, "nested", 0.001)[0]
+    recipe = Recipe(
+        updates=1000,
+        batch=batch,
+        fake_updates=5,
+        generator_lr=5e-5,
+        fake_lr=5e-5,
+        decay=1.0,
+        betas=(0.0, 0.999),
+        weight_decay=0.01,
+        clip=1.0,
+        ema=0.99,
+        target="unbiased",
+        gradient="normalised",
+        normaliser="sample",
+        region="row",
+        fake=Fake(mode="lora"),
+        microbatch=1,
+        checkpointing=True,
+        backward="exit",
+        exits="stratified",
+    )
+    null = Prompted(text, lengths)
+    rescale = None
+    roles = Roles(
+        Guided(shared.plain(), 4.0, null, rescale=rescale, apart=True),
+        shared.add("fake", 0, True),
+        shared.add("generator", 0, True),
+        shared.add("average", 0),
+        idle=idle_tensors(network),
+    )
+    shape = (16, *latent_size(parse_size(size)))
+    starts = NoiseStarts(RECTIFIED, [], phase.times, shape, prompts, 1)
+    world = World(device=torch.device(device))
+    return PhaseTrainer(RECTIFIED, phase, recipe, roles, starts, [1], world)
+
+
+def measure(name, size=None, device="cuda", dtype=torch.bfloat16, updates=3, **options):
+    """Seconds of each update, by role, and the GPU's peak memory in GiB."""
+    size = size or SIZES.get(name, "81x480x832")
+    made = trainer(name, size, device, dtype, **options)
+    seconds = []
+    for step in range(updates):
+        start = time.perf_counter()
+        made.update(step)
+        seconds.append(round(time.perf_counter() - start, 3))
+    found = {"model": name, "size": size, "batch": made.recipe.batch, "seconds": seconds}
+    found["by_role"] = {role: round(value, 3) for role, value in made.cost.seconds.items()}
+    found["forwards"] = dict(made.cost.forwards)
+    if device == "cuda":
+        found["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+        found["device"] = torch.cuda.get_device_name()
+    return found
+
+
+if __name__ == "__main__":
+    options = argparse.ArgumentParser()
+    options.add_argument("model", choices=MODELS)
+    options.add_argument("--size")
+    options.add_argument("--updates", type=int, default=3)
+    options.add_argument("--device", default="cuda")
+    given = options.parse_args()
+    found = measure(given.model, given.size, given.device, updates=given.updates)
+    json.dump(found, sys.stdout)
+    print()
