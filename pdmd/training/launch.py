@@ -23,8 +23,10 @@ from pdmd.training.agent import MARK, SECRET, address_towards, node_address
 from pdmd.training.stop import Listener, Stopped, dying_with_parent, finish
 
 # The commands that share their work out.
-PARALLEL = ("fit", "bank", "distill", "sample", "decode", "features", "previews")
-PARALLEL += ("embed-prompts", "encode-images")
+PARALLEL = (
+    *("fit", "bank", "distill", "sample", "decode", "features", "previews"),
+    *("embed-prompts", "encode-images"),
+)
 AGAIN = 10.0  # seconds after which a stop signal is passed on again: it may have come too early
 REPORTED = {"host": str, "rank": int | None, "status": int, "time": int | float, "lost": bool}
 SLURM_SAYS = re.compile(r"srun: |slurmstepd(-\S+)?: ")  # how Slurm's own lines begin
