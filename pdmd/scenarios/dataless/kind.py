@@ -107,7 +107,7 @@ def _check_teacher(run: Run, family: Any, where: str) -> None:
 
 def features(*arguments: Any, **options: Any) -> dict[str, Tensor]:
     """What frozen networks see in samples."""
-    from pdmd.scenarios.released.metrics import features
+    from pdmd.scenarios.dataless.metrics import features
 
     return features(*arguments, **options)
 
@@ -116,7 +116,7 @@ def scores(
     features: Mapping[str, Tensor], teacher: Mapping[str, Tensor] | None, *rest: Any
 ) -> dict[str, float | None]:
     """Scores from such features."""
-    from pdmd.scenarios.released.metrics import scores
+    from pdmd.scenarios.dataless.metrics import scores
 
     return scores(features, teacher, *rest)
 
