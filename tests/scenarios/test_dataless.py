@@ -10,7 +10,7 @@ from pdmd.models.families import FAMILIES, qwen_shift
 from pdmd.models.tiny import write_tiny
 from pdmd.scenarios.dataless.kind import METRICS
 
-FIT = {"updates": 4, "batch": 4, "lr": 1e-3, "ema": 0.9, "time": "uniform"}
+FIT = {"updates": 4, "batch": 8, "lr": 1e-3, "ema": 0.9, "time": "uniform"}
 SCENARIOS = ["qwenimage", "wan21t2v", "wan21t2i", "wan22t2v", "wan22t2i", "wan22i2v"]
 
 
