@@ -34,8 +34,9 @@ rule encode:
 
 
 rule render:
-    """Render pictures or clips, and encode them to latents."""
+    """Render pictures or clips, or read a user's own, and encode them to latents."""
     input:
+        GRAPH.shared_reads(outputs.render_reads),
         config=GRAPH.config("data"),
     output:
         GRAPH.data(*outputs.RENDERED),

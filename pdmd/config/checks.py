@@ -147,7 +147,8 @@ def _check_data(data: Data, written: Config, where: str) -> None:
     if brings.check is not None:
         brings.check(data, where)
     if brings.prompted is not None and isinstance(data, PromptedData):
-        _check_codec(data, written["codec"], brings.prompted.frames, where)
+        frames = getattr(data, "frames", brings.prompted.frames)
+        _check_codec(data, written["codec"], frames, where)
 
 
 def _check_codec(data: PromptedData, written: Config, frames: int, where: str) -> None:
@@ -176,8 +177,10 @@ def _check_codec(data: PromptedData, written: Config, frames: int, where: str) -
 def _check_model(run: Run, written: Config, where: str) -> None:
     """Values that must fit the kind of network."""
     model, kind, brings = run.model, run.model.kind, kind_of(run.data)
-    if kind != brings.model:
-        raise refusal(where, "model.kind", kind, f"{brings.model!r} for data.kind {brings.name}")
+    fitting = (brings.model,) if isinstance(brings.model, str) else brings.model
+    if kind not in fitting:
+        expected = f"{' or '.join(map(repr, fitting))} for data.kind {brings.name}"
+        raise refusal(where, "model.kind", kind, expected)
     wanted, allowed = MODEL_KEYS[kind]
     allowed = allowed | {"kind"}
     check_keys(written, wanted, allowed, where, "model", f"model.kind {kind}")

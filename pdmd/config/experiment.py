@@ -135,7 +135,7 @@ class Experiment:
         """
         evaluate = self.runs[scenario, method].evaluate
         kind = kind_of(self.runs[scenario, method].data)
-        if not (kind.prompted or kind.released):
+        if not (kind.prompted or kind.frozen):
             return None
         where, beside = f"{scenario}/{method}", evaluate.beside
         teacher = self.runs.get((scenario, beside))

@@ -17,6 +17,7 @@ from pdmd.config.run import read_run
 from pdmd.config.sections import Run
 from pdmd.errors import UserError
 from pdmd.files.storage import fingerprint, read_json, write_json
+from pdmd.scenarios.kind import kinds
 
 if TYPE_CHECKING:
     from pdmd.config.experiment import Config, Experiment
@@ -72,7 +73,7 @@ JOBS: dict[str, dict[str, tuple[str, ...]]] = {
         "table": TABLE,
     },
 }
-# What methods of released models have further; they have no diagnostics.
+# What methods of released models have further. Without known content there are no diagnostics.
 FURTHER: dict[str, tuple[str, ...]] = {
     "previews": (*NETWORK, "student", "evaluate.previews?", "evaluate.size?"),
     "export": (*NETWORK, "title", "teacher", "student", "distill", "evaluate"),
@@ -120,9 +121,10 @@ def parts(experiment: Experiment, scenario: str, base: Path = Path()) -> dict[st
 def jobs_of(run: Config) -> dict[str, tuple[str, ...]]:
     """Name of each part that a method's jobs read -> its sections and keys."""
     jobs = JOBS[run["kind"]]
-    if run["model"]["kind"] != PRETRAINED or run["kind"] != "distill":
+    if kinds()[run["data"]["kind"]].frozen is None or run["kind"] != "distill":
         return jobs
-    return {name: keys for name, keys in jobs.items() if name != "diagnostics"} | FURTHER
+    further = FURTHER if run["model"]["kind"] == PRETRAINED else {}
+    return {name: keys for name, keys in jobs.items() if name != "diagnostics"} | further
 
 
 def _part(run: Config, keys: Iterable[str], base: Path) -> Config:

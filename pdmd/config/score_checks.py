@@ -39,7 +39,8 @@ def check_scores(run: Run, written: Config, where: str) -> None:
     if brings.prompts:
         _check_samples(run.data, run.evaluate, where)
     if brings.prompted:
-        _check_networks(written.get("networks", {}), brings.prompted.frames, where)
+        frames = getattr(run.data, "frames", brings.prompted.frames)
+        _check_networks(written.get("networks", {}), frames, where)
     if isinstance(run.data, ReleasedData):
         frames = parse_size(run.evaluate.size or run.data.sizes[0])[0]
         _check_networks(written.get("networks", {}), frames, where)

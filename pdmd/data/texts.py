@@ -19,6 +19,7 @@ from pdmd.files.digests import result_sha256
 from pdmd.files.storage import shown
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+CLIPS = (".mp4", ".webm", ".mov", ".avi", ".gif")
 METADATA, FILE_NAME = "metadata.jsonl", "file_name"  # of a folder, as Hugging Face's imagefolder
 KINDS = ".jsonl, .csv or .txt, or a folder of pictures"
 STRATUM, SCENE = "stratum", "scene"
@@ -125,11 +126,40 @@ def _picture(path: Path, row: Mapping[str, Any]) -> tuple[Path | None, Mapping[s
     if not image.is_file():
         raise _Bad(f"image: {shown(image)}: expected a file")
     try:
-        with Image.open(image) as opened:
-            opened.load()
+        if is_clip(image):
+            frames_of(image, 1)
+        else:
+            with Image.open(image) as opened:
+                opened.load()
     except Exception as error:  # of a damaged picture Pillow says anything
         raise _Bad(f"image: {shown(image)}: {shown(error)}: expected a picture") from error
     return image, None
+
+
+def is_clip(path: Path) -> bool:
+    """Whether a file is a clip, by its name."""
+    return path.suffix.lower() in CLIPS
+
+
+def frames_of(path: Path, count: int) -> list[Any]:
+    """So many frames of a clip, evenly spread, the first one among them; of a picture itself.
+
+    Raises:
+        ValueError: the clip has fewer.
+    """
+    from PIL import Image
+
+    if not is_clip(path):
+        return [Image.open(path).convert("RGB")] * count
+    import cv2
+
+    frames, capture = [], cv2.VideoCapture(str(path))
+    while (read := capture.read())[0]:
+        frames.append(Image.fromarray(cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)))
+    capture.release()
+    if len(frames) < count or not frames:
+        raise ValueError(f"{len(frames)} frames: expected at least {count}")
+    return [frames[i * (len(frames) - 1) // max(count - 1, 1)] for i in range(count)]
 
 
 def _rows(path: Path, column: str) -> Iterator[Row]:
@@ -149,7 +179,7 @@ def _folder(path: Path, column: str) -> Iterator[Row]:
     if (path / METADATA).is_file():
         yield from _json_lines(path / METADATA, column)
         return
-    pictures = sorted(one for one in path.iterdir() if one.suffix.lower() in PICTURES)
+    pictures = sorted(one for one in path.iterdir() if one.suffix.lower() in PICTURES + CLIPS)
     for picture in pictures:
         beside, where = picture.with_suffix(".txt"), f"{picture}:1"
         if not beside.is_file():

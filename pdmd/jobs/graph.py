@@ -51,7 +51,7 @@ def with_prompts(kind: Kind) -> bool:
 
 def released(kind: Kind) -> bool:
     """Whether the base network is a released model."""
-    return kind.released is not None
+    return kind.pretrained
 
 
 class Graph:
@@ -234,7 +234,7 @@ class Lane:
     def seen(self) -> str:
         """A wildcard constraint: those of them whose samples are decoded, and looked at."""
         kinds = {name: self.graph.kind(name) for name in self.scenarios}
-        return either(name for name, one in kinds.items() if one.prompted or one.released)
+        return either(name for name, one in kinds.items() if one.prompted or one.frozen)
 
     @property
     def released(self) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pdmd.scenarios
-from pdmd.config.sections import Data, Networks
+from pdmd.config.sections import Data, Networks, ReleasedData
 from pdmd.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,9 +36,11 @@ class Prompted:
     """What a kind of pictures or clips with prompts brings further.
 
     Attributes:
-        frames: of a sample, 1 of pictures; judged: labels that its judge tells;
+        frames: of a sample, 1 of pictures, 0 where the data section says it; judged: labels that
+            its judge tells;
         render: data section -> uint8 pictures or clips of both splits, with labels and captions;
-        prompts: all of them, the null prompt last; labels: name -> number of values;
+        prompts: data section -> all of them, the null prompt last; labels: name -> number of
+            values;
         metrics: (prompts, judge, held-out samples, their labels, evaluate=section) -> its scores;
         networks: (`evaluate.networks`, device) -> frozen networks beside features, LPIPS and CLIP;
         validated: (pictures, held-out samples, results) -> what metrics do under known damage;
@@ -48,7 +50,7 @@ class Prompted:
     frames: int
     judged: tuple[str, ...]
     render: Callable[[Any], dict[str, Tensor]]
-    prompts: Callable[[], list[Prompt]]
+    prompts: Callable[[Any], list[Prompt]]
     labels: Callable[[], dict[str, int]]
     metrics: Callable[..., Any]
     networks: Callable[[Networks, Any], dict[str, Any]]
@@ -61,13 +63,13 @@ class Prompted:
 
 
 @dataclass(frozen=True)
-class Released:
-    """What scores samples of released models, which have no data beside prompts.
+class Frozen:
+    """What scores samples by frozen networks alone, where nothing is known of data but prompts.
 
     Attributes:
-        features: (pictures (N, 3, T, H, W) in uint8, one sample at a time; (N,) prompts; their
-            texts; `evaluate.networks`; folder of results; device) -> what frozen networks see.
-        scores: (features, the teacher's or None, (N,) prompts, all prompts) -> scores.
+        features: (pictures (1, 3, T, H, W) in uint8, its prompt, `evaluate.networks`, folder of
+            results, device) -> what frozen networks see in one sample.
+        scores: (features, the teacher's or None, (N,) prompts) -> scores.
     """
 
     features: Callable[..., dict[str, Tensor]]
@@ -84,7 +86,7 @@ class Kind:
     """A kind of scenario.
 
     Attributes:
-        name: of `data.kind`, and of the room; model: the only `model.kind` that fits;
+        name: of `data.kind`, and of the room; model: the `model.kind` that fits, or several;
         data: its `data` section; check: refuses values that do not fit one another; check_run: the
             same of a whole run; needs: of a run, key -> a user's file that must be there when a
             workflow starts;
@@ -101,11 +103,11 @@ class Kind:
             latents, how many and how long;
         reads: files of its data folder that scores read;
         scorer: stage -> scores of samples; encode, classifier: of labelled data, write latents and
-            train what scores them, from a resolved config; prompted, released: see there.
+            train what scores them, from a resolved config; prompted, frozen: see there.
     """
 
     name: str
-    model: str
+    model: str | tuple[str, ...]
     data: type[Data]
     tables: Sequence[str]
     figures: Mapping[str, tuple[str, ...]]
@@ -130,7 +132,12 @@ class Kind:
     encode: Callable[[Config], None] = _missing
     classifier: Callable[[Config], None] = _missing
     prompted: Prompted | None = None
-    released: Released | None = None
+    frozen: Frozen | None = None
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the base network is a released model, and data are prompts alone."""
+        return issubclass(self.data, ReleasedData)
 
     @property
     def latent(self) -> bool:

@@ -55,12 +55,13 @@ def kind(run: Run) -> Kind:
 
 def is_seen(run: Run) -> bool:
     """Whether a method's samples are decoded, and looked at by frozen networks."""
-    return run.kind != "fit" and (kind(run).prompted is not None or is_released(run))
+    brings = kind(run)
+    return run.kind != "fit" and (brings.prompted is not None or brings.frozen is not None)
 
 
 def is_released(run: Run) -> bool:
     """Whether the base network is a released model."""
-    return kind(run).released is not None
+    return isinstance(run.data, ReleasedData)
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def exchanges(run: Run) -> bool:
 
 def diagnostics(run: Run) -> list[str]:
     """The diagnostics of a method."""
-    looked_at = run.kind == "distill" and not is_released(run)
+    looked_at = run.kind == "distill" and kind(run).frozen is None
     return [name for name, one in DIAGNOSTICS.items() if looked_at and one.applies(run)]
 
 
@@ -132,6 +133,11 @@ def condition_reads(run: Run) -> list[Path]:
 def base_file(run: Run) -> Path:
     """The network that students start from: its weights, or the manifest of a released model."""
     return Paths(run).base(MANIFEST if is_released(run) else "model.safetensors")
+
+
+def render_reads(run: Run) -> list[Path]:
+    """What pictures and clips are made from: a user's own files, where there are any."""
+    return [Path(path) for path in kind(run).needs(run).values()]
 
 
 def text_reads(run: Run) -> list[Path]:
@@ -253,8 +259,10 @@ def _codec(run: Run) -> list[Path]:
 
 def _judges(run: Run) -> list[Path]:
     """The data and the judge that score pictures and clips."""
-    names = [*kind(run).reads, *(JUDGED if kind(run).prompted else ())]
-    names += ["prompts.json"] if is_released(run) else []
+    brings = kind(run)
+    judged = () if brings.frozen or not brings.prompted else JUDGED
+    names = [*brings.reads, *judged, *(["prompts.json"] if brings.frozen else [])]
+    names += ["pictures.safetensors"] if brings.frozen and brings.prompted else []
     return [Paths(run).data(name) for name in names]
 
 
@@ -274,7 +282,7 @@ def _beside(run: Run, seed: int) -> list[Path]:
     if not is_seen(run) or teacher == run.method:
         return []
     folder = Paths(run).scenario / teacher / f"seed{seed}"
-    names = ["features"] if is_released(run) else ["decoded", "features"]
+    names = ["features"] if kind(run).frozen else ["decoded", "features"]
     return [folder / f"{name}.safetensors" for name in names]
 
 

@@ -33,7 +33,7 @@ def render(config: Config) -> None:
     kind = prompted(data.kind)
     tensors = kind.render(data)
     save_tensors(paths.data("pictures.safetensors"), tensors)
-    write_prompts(paths.data("prompts.json"), kind.prompts())
+    write_prompts(paths.data("prompts.json"), kind.prompts(data))
     provenance.record(paths.data("pictures.json"), config, [data.seed], [], PICTURES)
 
 

@@ -13,13 +13,13 @@ from pdmd.data.sources import load_samples
 from pdmd.files import provenance
 from pdmd.files.contents import take
 from pdmd.files.storage import load_tensors, write_json
-from pdmd.scenarios.kind import Released, kind_of
+from pdmd.scenarios.kind import Frozen, kind_of
 from pdmd.stages.decode import load_decoded
 from pdmd.stages.outputs import DECODED, EVALUATION, FEATURED, SAMPLES, SCORED, score_reads
 from pdmd.stages.scoring import full_scores, quick_scorer
 from pdmd.stages.stage import Stage, prepare
 
-FEATURES = FEATURED[0]
+FEATURES, REAL = FEATURED[0], "real_"  # their file; what names of held-out data's begin with
 Score = Callable[[Tensor, Tensor | None], dict[str, float | None]]
 
 
@@ -34,11 +34,11 @@ def score_method(config: Config, seeds: list[int]) -> None:
     prepare(config)
     stage = Stage(config)
     kind = kind_of(stage.run.data)
-    score = None if kind.prompted or kind.released else scorer(stage)
+    score = None if kind.prompted or kind.frozen else scorer(stage)
     for seed in seeds:
         path, rows = stage.paths.seed(seed, SCORED[0]), stage.run.evaluate.samples
-        if kind.released is not None:
-            scores = _released_scores(stage, kind.released, seed)
+        if kind.frozen is not None:
+            scores = _frozen_scores(stage, kind.frozen, seed)
         elif score is None:
             drawn = load_decoded(path.with_name(DECODED[0]), stage.space, rows)
             scores = full_scores(stage, seed, *drawn)
@@ -51,14 +51,14 @@ def score_method(config: Config, seeds: list[int]) -> None:
         )
 
 
-def _released_scores(stage: Stage, released: Released, seed: int) -> dict[str, float | None]:
-    """Scores of a released model's samples, beside the teacher's."""
+def _frozen_scores(stage: Stage, frozen: Frozen, seed: int) -> dict[str, float | None]:
+    """Scores from what frozen networks saw, beside the teacher's."""
     run, beside = stage.run, stage.run.evaluate.beside
     own, condition = _seen(stage.paths.seed(seed, FEATURES))
     theirs = None
     if beside != run.method:
         theirs, _ = _seen(stage.paths.scenario / beside / f"seed{seed}" / FEATURES)
-    return released.scores(own, theirs, condition)
+    return frozen.scores(own, theirs, condition)
 
 
 def _seen(path: Path) -> tuple[dict[str, Tensor], Tensor]:
@@ -67,5 +67,6 @@ def _seen(path: Path) -> tuple[dict[str, Tensor], Tensor]:
     condition = take(path, tensors, "condition", (None,), torch.int64, 0)
     features = {name: one for name, one in tensors.items() if name != "condition"}
     for name, one in features.items():
-        take(path, features, name, (len(condition), *one.shape[1:]))
+        rows = None if name.startswith(REAL) else len(condition)
+        take(path, features, name, (rows, *one.shape[1:]))
     return features, condition

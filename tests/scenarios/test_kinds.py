@@ -126,5 +126,5 @@ def test_without_its_room_there_is_no_such_kind(ringed, snakemake):
 
 
 def test_rooms_are_found_by_their_names():
-    assert set(kinds()) == {"toy1d", "mixture2d", "digits", "emoji", "moving", "prompts"}
+    assert set(kinds()) == {"toy1d", "mixture2d", "digits", "emoji", "moving", "prompts", "folder"}
     assert all(name == kind.name for name, kind in kinds().items())

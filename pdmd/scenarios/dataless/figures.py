@@ -20,6 +20,7 @@ from pdmd.report.figures.results import decoded_of
 from pdmd.report.figures.style import TEXT, new_figure
 from pdmd.report.figures.training import training as training
 from pdmd.report.looks import look
+from pdmd.stages.decode import as_bytes
 
 PROMPTS, ABREAST = 5, 4  # prompts that are shown; pictures of each, or frames of its first clip
 SIDE = 160  # px of a picture's longer side here
@@ -69,9 +70,10 @@ def strip(x: Tensor, condition: Tensor, number: int) -> np.ndarray:
     """(h, w, 3) uint8: the first pictures of a prompt, or frames of its first clip, abreast.
 
     Args:
-        x: (N, 3, T, H, W) uint8; condition: (N,) prompts.
+        x: (N, 3, T, H, W) uint8, or in [-1, 1]; condition: (N,) prompts.
     """
     own = x[(condition == number).nonzero().flatten()[:ABREAST]]
+    own = as_bytes(own) if own.is_floating_point() else own
     frames = own.shape[2]
     if frames > 1:
         shown = [round(i * (frames - 1) / (ABREAST - 1)) for i in range(ABREAST)]

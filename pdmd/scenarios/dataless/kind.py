@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pdmd.config.complaints import refusal
 from pdmd.config.sections import ReleasedData, Run, parse_size
-from pdmd.scenarios.kind import Kind, Released
+from pdmd.scenarios.kind import Frozen, Kind
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -133,5 +133,5 @@ KIND = Kind(
     tables=["diversity", "motion", "fidelity", "runs"],
     figures={"samples": ("decoded", "prompts"), "training": ("training",)},
     metrics=lambda: METRICS,
-    released=Released(features=features, scores=scores),
+    frozen=Frozen(features=features, scores=scores),
 )

@@ -21,6 +21,7 @@ from pdmd.networks.small_clip import prepare
 
 FPS, EVERY = 8.0, 2  # VBench looks at 8 frames a second: every second one of 16
 SEEN_SIDE = 256  # px of the picture that LPIPS sees: larger ones are made smaller, no other larger
+REAL = "real_"
 SUBSETS = 20  # of a kernel distance
 LOGITS = 400  # of I3D, which FVD is of; behind them pooled features, which KVD is of
 
@@ -85,12 +86,13 @@ def scores(
 
     Args:
         teacher: the same of the teacher's samples, None for its own; condition: (N,) prompts.
+            A teacher's may have those of real data, too, under names that begin with `real_`.
     Returns:
         cosine_uncentred: mean pairwise cosine within a prompt (the paper's DINOv3 column, with that
             network); lpips, vendi: of the same. None where a prompt has fewer than 8 samples.
         flow, dynamic: the paper's OF and dynamic degree; None of pictures.
         fid_teacher, kid_teacher, fvd_teacher, kvd_teacher: to the teacher's samples, of features
-            `seen` and of I3D; not of its own.
+            `seen` and of I3D; not of its own. Without their ends: to real data, where there are.
         clip: 100 max(cosine, 0) of CLIP's, mean over samples.
     """
     every: Scores = dict.fromkeys(("cosine_uncentred", "lpips", "vendi", "flow", "dynamic"))
@@ -106,18 +108,21 @@ def scores(
         if name in features:
             every[name] = checks.mean(features[name])
     every["clip"] = score_of_features(features["clip_image"], features["clip_text"])
-    return every | ({} if teacher is None else _distances(features, teacher))
+    known = features if teacher is None else teacher
+    real = {name.removeprefix(REAL): one for name, one in known.items() if name.startswith(REAL)}
+    every |= _distances(features, real, "") if real else {}
+    return every | ({} if teacher is None else _distances(features, teacher, "_teacher"))
 
 
-def _distances(features: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Scores:
-    """Frechet and kernel distances to the teacher's samples."""
-    found: Scores = {"fvd_teacher": None, "kvd_teacher": None}
+def _distances(features: Mapping[str, Tensor], others: Mapping[str, Tensor], end: str) -> Scores:
+    """Frechet and kernel distances to others, under names that end alike."""
+    found: Scores = {f"fvd{end}": None, f"kvd{end}": None}
     sets = {"fid": ("kid", "seen", slice(None), slice(None))}
     if "i3d" in features:
         sets["fvd"] = ("kvd", "i3d", slice(0, LOGITS), slice(LOGITS, None))
     for frechet, (kernel, name, first, second) in sets.items():
-        own, theirs = features[name], teacher[name]
-        fid, kid = f"{frechet}_teacher", f"{kernel}_teacher"
+        own, theirs = features[name], others[name]
+        fid, kid = f"{frechet}{end}", f"{kernel}{end}"
         found[fid] = frechet_distance(own[:, first], theirs[:, first], fid)
         half = min(len(own), len(theirs)) // 2
         found[kid] = kernel_distance(own[:, second], theirs[:, second], SUBSETS, half, 0, kid)

@@ -48,7 +48,7 @@ def render(data: Emoji) -> dict[str, Tensor]:
     return make_pictures(data)
 
 
-def prompts() -> list[Prompt]:
+def prompts(data: Any = None) -> list[Prompt]:
     """Every wording."""
     from pdmd.scenarios.emoji.pictures import prompts
 

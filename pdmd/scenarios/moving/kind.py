@@ -56,7 +56,7 @@ def render(data: Moving) -> dict[str, Tensor]:
     return make_clips(data)
 
 
-def prompts() -> list[Prompt]:
+def prompts(data: Any = None) -> list[Prompt]:
     """Every wording."""
     from pdmd.scenarios.moving.clips import prompts
 

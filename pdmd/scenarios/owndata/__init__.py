@@ -1,0 +1,1 @@
+"""A user's own pictures or clips, with their prompts."""
