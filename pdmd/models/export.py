@@ -17,9 +17,11 @@ from typing import Any
 from torch import Tensor
 
 from pdmd.config.sections import Size
+from pdmd.errors import UserError
 from pdmd.files.storage import save_for_others, write_json, write_text
 from pdmd.models import switch
 from pdmd.models.adapters import QWEN_TARGETS, WAN_TARGETS
+from pdmd.models.example import write_example, write_notes
 from pdmd.models.families import FAMILIES, Family
 from pdmd.models.original_keys import to_original
 
@@ -90,7 +92,7 @@ def _of_side(student: Student, family: Family, side: str) -> list[Adapter]:
             f"{side or 'adapter'}{f'_phase{number}' if len(used) > 1 else ''}",
             f"{_file(side, number, len(used))}.safetensors",
             transformer,
-            _state(student.states[number], side),
+            _state(student, number, side),
             steps[0],
             steps[-1],
             least,
@@ -111,15 +113,32 @@ def _side(student: Student, t: float) -> str:
     return "high" if t >= student.boundary else "low"
 
 
-def _state(state: Mapping[str, Tensor], side: str) -> dict[str, Tensor]:
-    """One transformer's tensors of a phase, under diffusers' names."""
+def _state(student: Student, number: int, side: str) -> dict[str, Tensor]:
+    """One transformer's tensors of a phase, under diffusers' names. Raises UserError."""
     prefix, named = f"{side}.net." if side else "net.", {}
-    for key, tensor in state.items():
+    for key, tensor in student.states[number].items():
         if key.startswith(prefix):
-            end = next(end for end in ENDS if key.endswith(end))
+            end = next((end for end in ENDS if key.endswith(end)), None)
+            if end is None:
+                raise UserError(f"phase {number}: {key}: expected a tensor of an adapter")
             layer = key.removeprefix(prefix).removesuffix(end)
             named[layer + end.replace(".default", "")] = tensor.float().contiguous()
+    _check(named, f"phase {number}: {prefix}", student.rank)
     return named
+
+
+def _check(named: Mapping[str, Tensor], where: str, rank: int) -> None:
+    """Raise UserError unless every layer has both of its matrices, of one rank."""
+    down, up = (end.replace(".default", "") for end in ENDS)
+    layers = {key.removesuffix(down).removesuffix(up) for key in named}
+    if not layers:
+        raise UserError(f"{where}*: no tensors: expected those of the steps that it takes")
+    for layer in sorted(layers):
+        if layer + down not in named or layer + up not in named:
+            raise UserError(f"{where}{layer}: one matrix: expected lora_A and lora_B")
+        ranks = {len(named[layer + down]), named[layer + up].shape[1]}
+        if ranks != {rank}:
+            raise UserError(f"{where}{layer}: rank {max(ranks)}: expected {rank}")
 
 
 def write_export(student: Student, folder: Path, card: str) -> list[str]:
@@ -127,23 +146,32 @@ def write_export(student: Student, folder: Path, card: str) -> list[str]:
 
     Args:
         card: the model card's text above the example.
+    Raises:
+        UserError: a phase lacks tensors of what its steps call, or they have another rank.
     """
     adapters = adapters_of(student)
     beside = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(beside, ignore_errors=True)
-    for adapter in adapters:
-        _write_adapter(student, adapter, beside)
-    write_json(beside / SETTINGS, settings(student, adapters))
-    _write_scheduler(student, beside)
-    example = write_example(student, adapters)
-    write_text(beside / "example.py", example)
-    use = f"## Use\n\n```python\n{example}```\n{_notes(student)}"
-    write_text(beside / "README.md", f"{card}\n{use}")
-    write_text(beside / "switch.py", Path(switch.__file__).read_text(encoding="utf-8"))
-    names = sorted(str(p.relative_to(beside)) for p in beside.rglob("*") if p.is_file())
-    shutil.rmtree(folder, ignore_errors=True)
-    beside.rename(folder)
+    try:
+        _write_all(student, adapters, beside, card)
+        names = sorted(str(p.relative_to(beside)) for p in beside.rglob("*") if p.is_file())
+        shutil.rmtree(folder, ignore_errors=True)
+        beside.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
     return names
+
+
+def _write_all(student: Student, adapters: list[Adapter], folder: Path, card: str) -> None:
+    for adapter in adapters:
+        _write_adapter(student, adapter, folder)
+    write_json(folder / SETTINGS, settings(student, adapters))
+    _write_scheduler(folder)
+    example = write_example(student, adapters)
+    write_text(folder / "example.py", example)
+    use = f"## Use\n\n```python\n{example}```\n{write_notes(student)}"
+    write_text(folder / "README.md", f"{card}\n{use}")
+    write_text(folder / "switch.py", Path(switch.__file__).read_text(encoding="utf-8"))
 
 
 def _write_adapter(student: Student, adapter: Adapter, folder: Path) -> None:
@@ -194,101 +222,9 @@ def settings(student: Student, adapters: list[Adapter]) -> dict[str, Any]:
     }
 
 
-def _write_scheduler(student: Student, folder: Path) -> None:
+def _write_scheduler(folder: Path) -> None:
     """Euler steps of the given noise levels as they are: shift 1, so that none is shifted twice."""
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     scheduler: Any = FlowMatchEulerDiscreteScheduler(shift=1.0)
     scheduler.save_pretrained(folder / "scheduler")
-
-
-def write_example(student: Student, adapters: list[Adapter]) -> str:
-    """A few lines of Python that load an export into the family's pipeline and draw a sample."""
-    family = FAMILIES[student.family]
-    frames, height, width = student.size
-    clips, pictured = family.kind == "wan" and frames > 1, bool(family.image_channels)
-    given = "prompt=PROMPT, height={}, width={}, num_inference_steps={}"
-    call = given.format(height, width, len(student.times) - 1)
-    if family.kind == "wan":
-        call += f", num_frames={frames}, guidance_scale=1.0"
-    else:
-        call += ", true_cfg_scale=1.0, sigmas=SIGMAS"
-    call = f"image=Image.open(sys.argv[3]).convert('RGB'), {call}" if pictured else call
-    lines = [
-        *(["import functools"] if family.kind == "wan" else []),
-        "import sys",
-        "from pathlib import Path",
-        "",
-        "import torch",
-        f"from diffusers import FlowMatchEulerDiscreteScheduler, {family.pipeline}",
-        *(["from diffusers.utils import export_to_video"] if clips else []),
-        *(["from PIL import Image"] if pictured else []),
-        *(["from switch import attach_phase_switch"] if _several(adapters) else []),
-        "",
-        f'BASE = sys.argv[1] if sys.argv[1:] else "{family.hub}"',
-        'PROMPT = sys.argv[2] if sys.argv[2:] else "a horse gallops along a beach"',
-        f"SIGMAS = {[round(t, 9) for t in student.times[:-1]]}  # as trained: no shift on top",
-        "HERE = Path(__file__).parent",
-        "",
-        f"pipe = {family.pipeline}.from_pretrained(BASE, dtype=torch.bfloat16)",
-        *(_load_line(one) for one in adapters),
-        *_switch_lines(adapters),
-        'pipe.scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(HERE / "scheduler")',
-    ]
-    if family.kind == "wan":
-        lines.append(
-            "pipe.scheduler.set_timesteps = functools.partial("
-            "pipe.scheduler.set_timesteps, sigmas=SIGMAS)"
-        )
-    lines += [
-        'pipe.to("cuda" if torch.cuda.is_available() else "cpu")',
-        f"made = pipe({call})",
-        *_saved(family, clips),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _load_line(adapter: Adapter) -> str:
-    second = ", load_into_transformer_2=True" if adapter.transformer == "transformer_2" else ""
-    return (
-        f'pipe.load_lora_weights(HERE, weight_name="{adapter.file}",'
-        f' adapter_name="{adapter.name}"{second})'
-    )
-
-
-def _several(adapters: list[Adapter]) -> dict[str, list[Adapter]]:
-    """The transformers that have several adapters, with them."""
-    by_part: dict[str, list[Adapter]] = {}
-    for one in adapters:
-        by_part.setdefault(one.transformer, []).append(one)
-    return {part: of_part for part, of_part in by_part.items() if len(of_part) > 1}
-
-
-def _switch_lines(adapters: list[Adapter]) -> list[str]:
-    return [
-        f"attach_phase_switch(pipe.{part}, {[(one.name, round(one.lowest, 6)) for one in of_part]})"
-        for part, of_part in _several(adapters).items()
-    ]
-
-
-def _saved(family: Family, clips: bool) -> list[str]:
-    if clips:
-        return ['export_to_video(made.frames[0], HERE / "sample.mp4", fps=16)']
-    if family.kind == "qwen":
-        return ['made.images[0].save(HERE / "sample.png")']
-    return [
-        "from PIL import Image",
-        'picture = (made.frames[0][0] * 255).round().astype("uint8")',
-        'Image.fromarray(picture).save(HERE / "sample.png")',
-    ]
-
-
-def _notes(student: Student) -> str:
-    steps, sigmas = len(student.times) - 1, ", ".join(f"{t:.4f}" for t in student.times[:-1])
-    return f"""
-The adapters were trained at the noise levels {sigmas}: {steps} even steps under shift
-{student.shift:g}. Give a program that shifts by itself the even steps, and none that are shifted.
-`comfyui/` has the same adapters under the original names, with an alpha for every layer, in
-float32; `sampling.json` says what a program needs to know; `switch.py` changes adapters by noise
-level where a transformer has several.
-"""

@@ -12,6 +12,7 @@ from pdmd.files.storage import replacing, shown
 from pdmd.models.families import FAMILIES, Family
 from pdmd.models.load_export import generate, load_export, read_settings
 from pdmd.models.source import check_folder, locate
+from pdmd.training.world import join
 
 FPS = 16  # of clips, as the models make them
 PICTURE, CLIP = ".png", ".mp4"
@@ -48,8 +49,9 @@ def generate_file(
     first = None if image is None else _open(image)
     folder = locate(base or family.hub)
     check_folder(folder, family)
-    pipeline, settings = load_export(export, folder, device)
-    save_media(generate(pipeline, settings, prompt, seed, wanted, first), output)
+    with join(device) as world:
+        pipeline, settings = load_export(export, folder, world.device)
+        save_media(generate(pipeline, settings, prompt, seed, wanted, first), output)
     print(f"{output}: {'x'.join(map(str, wanted))}, {len(settings['sigmas'])} steps, seed {seed}")
 
 
@@ -79,21 +81,26 @@ def save_media(made: Any, path: Path) -> None:
     frames = made if isinstance(made, list) else [made]
     with replacing(path) as beside:
         named = beside.with_suffix(f"{beside.suffix}{path.suffix}")  # which libraries go by
-        if path.suffix.lower() == PICTURE:
-            frames[0].save(named)
-        else:
-            _write_clip(frames, named)
-        named.replace(beside)
+        try:
+            if path.suffix.lower() == PICTURE:
+                frames[0].save(named)
+            else:
+                _write_clip(frames, named, path)
+            named.replace(beside)
+        finally:
+            named.unlink(missing_ok=True)
 
 
-def _write_clip(frames: list[Any], path: Path) -> None:
+def _write_clip(frames: list[Any], beside: Path, path: Path) -> None:
     import cv2
     import numpy as np
 
     size = frames[0].size
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), FPS, size)
-    if not writer.isOpened():
-        raise UserError(f"{path}: expected OpenCV to write mp4")
+    writer = cv2.VideoWriter(str(beside), cv2.VideoWriter.fourcc(*"mp4v"), FPS, size)
     for frame in frames:
         writer.write(np.ascontiguousarray(np.asarray(frame)[..., ::-1]))
     writer.release()
+    written = max(int(cv2.VideoCapture(str(beside)).get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+    if written != len(frames):  # of a full disk OpenCV says nothing
+        expected = f"room for {len(frames)}, and OpenCV to write mp4"
+        raise UserError(f"{path}: {written} frames: expected {expected}")
