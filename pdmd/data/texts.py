@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 CLIPS = (".mp4", ".webm", ".mov", ".avi", ".gif")
 METADATA, FILE_NAME = "metadata.jsonl", "file_name"  # of a folder, as Hugging Face's imagefolder
 KINDS = ".jsonl, .csv or .txt, or a folder of pictures"
+HALF = re.compile("[\ud800-\udfff]")  # of a letter that UTF-16 writes as two
 STRATUM, SCENE = "stratum", "scene"
 
 
@@ -103,8 +104,10 @@ def _text(path: Path, where: str, row: Any, column: str, with_images: bool) -> T
     text = row.get(column)
     if not isinstance(text, str) or not text.strip():
         raise _Bad(f"{column}: {shown(text)}: expected a prompt")
+    if HALF.search(text):  # which JSON may escape, and no tokenizer reads
+        raise _Bad(f"{column}: {shown(ascii(text))}: expected whole letters")
     name = row.get("id", where.rpartition(":")[2])
-    if not isinstance(name, (str, int)) or not str(name):
+    if not isinstance(name, (str, int)) or isinstance(name, bool) or not str(name):
         raise _Bad(f"id: {shown(name)}: expected a text or a number")
     stratum = row.get(STRATUM)
     if stratum is not None and not isinstance(stratum, str):
@@ -167,11 +170,11 @@ def _rows(path: Path, column: str) -> Iterator[Row]:
     if path.is_dir():
         yield from _folder(path, column)
         return
+    if not path.exists():
+        raise UserError(f"{path}: missing: expected a file of prompts, {KINDS}")
     reader = {".jsonl": _json_lines, ".csv": _csv, ".txt": _lines}.get(path.suffix.lower())
     if reader is None:
         raise UserError(f"{path}: expected {KINDS}")
-    if not path.is_file():
-        raise UserError(f"{path}: missing: expected a file of prompts")
     yield from reader(path, column)
 
 
@@ -205,20 +208,28 @@ def _json_lines(path: Path, column: str) -> Iterator[Row]:
 
 
 def _csv(path: Path, column: str) -> Iterator[Row]:
-    good = []
-    for number, line in _decoded(path):
-        if isinstance(line, _Bad):
-            yield f"{path}:{number}", line
-        else:
-            good.append(line)
-    reader = csv.DictReader(io.StringIO("\n".join(good)), strict=True)
+    """Rows, each at the line that it ends on; a line that is no UTF-8 stands in no row."""
+    bad: list[Row] = []
+    at = 0
+
+    def good() -> Iterator[str]:
+        nonlocal at
+        for at, line in _decoded(path):
+            if isinstance(line, _Bad):
+                bad.append((f"{path}:{at}", line))
+            else:
+                yield f"{line}\n"
+
+    reader = csv.DictReader(good(), strict=True)
     try:
         for row in reader:
-            named = {key: value for key, value in row.items() if key}
-            kept = {key: value for key, value in named.items() if value or key == column}
-            yield f"{path}:{reader.line_num}", kept
+            yield from bad
+            bad.clear()
+            kept = {key: said for key, said in row.items() if key and (said or key == column)}
+            yield f"{path}:{at}", kept
     except csv.Error as error:
-        yield f"{path}:{reader.line_num}", _Bad(f"{shown(error)}: expected a row of CSV")
+        bad.append((f"{path}:{at}", _Bad(f"{shown(error)}: expected a row of CSV")))
+    yield from bad
 
 
 def _lines(path: Path, column: str) -> Iterator[Row]:

@@ -1,8 +1,10 @@
 """The prompts of evaluation are frozen, and tagged by their rule."""
 
 import json
+import re
 from collections import Counter
 from hashlib import sha256
+from itertools import combinations
 
 import pytest
 from configs import ROOT
@@ -39,6 +41,28 @@ def test_every_row_is_read_and_differs_from_the_others(name):
     assert {one.stratum for one in good} == STRATA
 
 
+def test_the_manifest_names_every_file():
+    assert set(MANIFEST) == {path.name for path in FOLDER.glob("*.jsonl")}
+
+
+def test_strata_are_of_one_size():
+    for name in ("motion.jsonl", "image.jsonl"):
+        assert MANIFEST[name]["strata"] == dict.fromkeys(STRATA, 44)
+
+
+def likeness(one, other):
+    """Share of the words of both that both have."""
+    a, b = (set(re.findall(r"\w+", text.lower())) for text in (one, other))
+    return len(a & b) / len(a | b)
+
+
+@pytest.mark.parametrize("name", MANIFEST)
+def test_no_prompt_is_nearly_another(name):
+    prompts = [row["prompt"] for row in rows(name)]
+    assert max(likeness(*pair) for pair in combinations(prompts, 2)) < 0.6
+    assert likeness("A red fox runs over a hill.", "A red fox runs up a hill.") > 0.6  # control
+
+
 def test_there_are_as_many_as_in_the_paper():
     assert [len(rows(f"{name}.jsonl")) for name in ("diversity", "motion", "image")] == [
         21,
@@ -72,7 +96,8 @@ def test_each_first_frame_has_a_prompt_of_every_stratum():
     assert all(sorted(strata) == sorted(STRATA) for strata in by_frame.values())
 
 
-def test_every_scene_is_drawn():
+@pytest.mark.parametrize("size", [(64, 64), (48, 80)])
+def test_every_scene_is_drawn(size):
     scenes = {json.dumps(row["scene"]): row["scene"] for row in rows("image.jsonl")}
-    drawn = {draw_scene(scene, 48, 80).tobytes() for scene in scenes.values()}
+    drawn = {draw_scene(scene, *size).tobytes() for scene in scenes.values()}
     assert len(drawn) == len(scenes)
