@@ -30,10 +30,13 @@ def write_tiny(name: str, folder: Path, seed: int = 0) -> None:
     It has every part that the released one has, and is written beside and renamed once.
 
     Raises:
-        UserError: there is no such family.
+        UserError: there is no such family, or something is in the folder already: it may be a
+            user's own, and is left alone.
     """
     if name not in FAMILIES:
         raise UserError(f"family: {name}: expected one of {', '.join(FAMILIES)}")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: there already: expected a folder that is new, or empty")
     family = FAMILIES[name]
     beside = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(beside, ignore_errors=True)
@@ -41,8 +44,7 @@ def write_tiny(name: str, folder: Path, seed: int = 0) -> None:
         torch.manual_seed(seed)
         pipeline = _qwen() if family.kind == "qwen" else _wan(name, family)
     pipeline.save_pretrained(beside, max_shard_size=SHARD)
-    shutil.rmtree(folder, ignore_errors=True)
-    beside.rename(folder)
+    beside.rename(folder)  # in the place of an empty folder, too
 
 
 def _qwen() -> Any:

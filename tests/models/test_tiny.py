@@ -79,6 +79,20 @@ def test_experts_and_boundary_are_those_of_the_family(bases):
     assert config["in_channels"] == 36
 
 
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
+    mine = tmp_path / "models"
+    mine.mkdir()
+    write_tiny("wan2.1-t2v-1.3b", mine)  # control: an empty one is taken
+    assert (mine / "model_index.json").is_file()
+    (mine / "mine.txt").write_text("kept")
+    before = sorted(mine.rglob("*"))
+    with pytest.raises(UserError, match="there already: expected a folder that is new, or empty"):
+        write_tiny("qwen-image", mine)
+    assert sorted(mine.rglob("*")) == before
+    with pytest.raises(UserError, match="there already"):
+        write_tiny("qwen-image", mine / "mine.txt")
+
+
 def test_an_unknown_family_is_told(tmp_path):
     with pytest.raises(UserError, match="family: flux: expected one of qwen-image"):
         write_tiny("flux", tmp_path / "x")
