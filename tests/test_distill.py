@@ -8,7 +8,7 @@ from pdmd.config.run import read_run
 from pdmd.config.sections import Fake, Fit, Model
 from pdmd.data.bank import read_bank
 from pdmd.data.sources import MixtureData
-from pdmd.distill import BankStarts, MixedStarts, NoiseStarts, PhaseTrainer, Recipe
+from pdmd.distill import PhaseTrainer, Recipe
 from pdmd.errors import UserError
 from pdmd.flow import RECTIFIED
 from pdmd.metrics.modes import energy_distance
@@ -20,6 +20,7 @@ from pdmd.roles import Roles
 from pdmd.rollout import sample
 from pdmd.stages.distill import phase_recipe, starts_of
 from pdmd.stages.stage import Stage
+from pdmd.starts import BankStarts, MixedStarts, NoiseStarts
 from pdmd.streams import Stream
 from pdmd.training.fit import FitTrainer
 

@@ -2,13 +2,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pdmd.distill import NoiseStarts
 from pdmd.flow import Flow, predict_x0, step_to
 from pdmd.models.base import Condition
 from pdmd.models.mlp import VelocityMLP
 from pdmd.objectives import full_like_time
 from pdmd.phases import Phase, split_phases
 from pdmd.rollout import exit_steps, sample, simulate_to_end, simulate_to_exit
+from pdmd.starts import NoiseStarts
 from pdmd.streams import Stream
 
 DOUBLE = torch.float64

@@ -10,11 +10,12 @@ from pdmd.config.experiment import Config
 from pdmd.config.paths import job_label
 from pdmd.config.sections import Run
 from pdmd.data.bank import read_bank
-from pdmd.distill import BankStarts, NoiseStarts, PhaseTrainer, Recipe, Starts
+from pdmd.distill import PhaseTrainer, Recipe
 from pdmd.phases import Phase
 from pdmd.stages.mixed import mixed_starts
 from pdmd.stages.outputs import bank_indices, frozen_reads
 from pdmd.stages.stage import Stage, holding, prepare, write_phase
+from pdmd.starts import BankStarts, NoiseStarts, Starts
 from pdmd.training.loop import train
 from pdmd.training.world import ALONE, World
 

@@ -14,7 +14,6 @@ from pdmd.config.sections import ReleasedData
 from pdmd.data.conditions import Prompts
 from pdmd.data.shards import Shards, Tensors, keep_shards, make_shards, open_shards
 from pdmd.data.sources import released_conditions
-from pdmd.distill import MappedStarts, MixedStarts, NoiseStarts, Starts
 from pdmd.errors import UserError
 from pdmd.files.contents import header, take
 from pdmd.files.storage import fingerprint
@@ -22,6 +21,7 @@ from pdmd.models.base import Condition, Index, Space, VelocityField
 from pdmd.phases import Phase
 from pdmd.rollout import sample
 from pdmd.stages.stage import Stage
+from pdmd.starts import MappedStarts, MixedStarts, NoiseStarts, Starts
 from pdmd.streams import Stream
 
 

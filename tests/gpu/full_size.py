@@ -13,7 +13,7 @@ import time
 import torch
 
 from pdmd.config.sections import Fake, latent_size, parse_size
-from pdmd.distill import NoiseStarts, PhaseTrainer, Recipe
+from pdmd.distill import PhaseTrainer, Recipe
 from pdmd.flow import RECTIFIED
 from pdmd.models.adapters import SharedBase, checkpoint_activations, idle_tensors
 from pdmd.models.base import Guided, Prompted
@@ -21,6 +21,7 @@ from pdmd.models.qwen import QwenVelocity
 from pdmd.models.wan import WanVelocity
 from pdmd.phases import split_phases
 from pdmd.roles import Roles
+from pdmd.starts import NoiseStarts
 from pdmd.training.world import World
 
 WAN = {"text_dim": 4096, "cross_attn_norm": True, "qk_norm": "rms_norm_across_heads"}

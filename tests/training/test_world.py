@@ -21,7 +21,7 @@ from pdmd.config.paths import Paths
 from pdmd.config.run import read_run
 from pdmd.config.sections import Fake, Fit, Model
 from pdmd.data.sources import MixtureData
-from pdmd.distill import NoiseStarts, PhaseTrainer, Recipe, spread
+from pdmd.distill import PhaseTrainer, Recipe, spread
 from pdmd.errors import UserError
 from pdmd.files.storage import load_tensors, read_json, save_tensors, write_json
 from pdmd.flow import RECTIFIED
@@ -36,6 +36,7 @@ from pdmd.rollout import exit_steps
 from pdmd.stages.distill import distill_phase
 from pdmd.stages.sample import sample_method
 from pdmd.stages.stage import Stage
+from pdmd.starts import NoiseStarts
 from pdmd.streams import Stream
 from pdmd.training.checkpoint import state_tensors
 from pdmd.training.fit import FitTrainer
