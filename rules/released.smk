@@ -32,7 +32,7 @@ rule fetch:
     params:
         family=GRAPH.model("family"),
         source=GRAPH.model("source"),
-        revision=lambda w: GRAPH.revision(w),
+        revision=GRAPH.revision,
     shell:
         "python -m pdmd fetch {params.family:q} --source {params.source:q} {params.revision}"
         " --output {output:q}"

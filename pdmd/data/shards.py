@@ -24,11 +24,11 @@ class Shards:
     """Rows of several tensors, one after another.
 
     Args:
-        parts: (R_i, ...) each, mapped from disk; first: the number of the first row.
+        parts: (R_i, ...) each, mapped from disk.
     """
 
-    def __init__(self, parts: Sequence[Tensor], first: int = 0):
-        self.parts, self.first = list(parts), first
+    def __init__(self, parts: Sequence[Tensor]):
+        self.parts = list(parts)
         self.ends = torch.tensor([len(part) for part in parts]).cumsum(0)
         self.shape = (int(self.ends[-1]), *parts[0].shape[1:])
         self.dtype = parts[0].dtype
@@ -38,7 +38,7 @@ class Shards:
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         """The rows of some numbers, any shape (...) -> (..., *row). Raises IndexError."""
-        numbers = rows.flatten() - self.first
+        numbers = rows.flatten()
         if len(numbers) and not 0 <= int(numbers.min()) <= int(numbers.max()) < len(self):
             raise IndexError(f"rows {rows.min()} to {rows.max()}: expected {len(self)} rows")
         where = torch.bucketize(numbers, self.ends, right=True)

@@ -9,7 +9,7 @@ import csv
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ CLIPS = (".mp4", ".webm", ".mov", ".avi", ".gif")
 METADATA, FILE_NAME = "metadata.jsonl", "file_name"  # of a folder, as Hugging Face's imagefolder
 KINDS = ".jsonl, .csv or .txt, or a folder of pictures"
 HALF = re.compile("[\ud800-\udfff]")  # of a letter that UTF-16 writes as two
+COMPLAINTS = 20  # about rows, that are printed
 STRATUM, SCENE = "stratum", "scene"
 
 
@@ -85,6 +86,14 @@ def read_texts(
             raise UserError(f"{path}: no column {column!r}: expected it among {have}")
         raise UserError(bad[0] if bad else f"{path}: no rows: expected prompts")
     return texts, bad
+
+
+def tell(path: Path, bad: Sequence[str]) -> None:
+    """Say which rows of a file were left out, up to COMPLAINTS of them one by one."""
+    for line in bad[:COMPLAINTS]:
+        print(f"left out: {line}")
+    if len(bad) > COMPLAINTS:
+        print(f"left out: {len(bad) - COMPLAINTS} more of {path}")
 
 
 def texts_hash(texts: Iterable[Text]) -> str:

@@ -20,6 +20,7 @@ SCORING = [
     "stages.scoring",
     "stages.swaps",
     "metrics",
+    *(f"scenarios.{path.parent.name}.metrics" for path in ROOT.glob("scenarios/*/metrics.py")),
 ]
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +19,6 @@ from torch.utils.checkpoint import checkpoint
 
 from pdmd.models.base import Condition, VelocityNetwork
 from pdmd.models.experts import Absent, Experts
-from pdmd.models.qwen import QwenVelocity
 
 # Attention and MLPs, no modulation, as in the released Lightning adapters (Qwen-Image-Lightning).
 QWEN_TARGETS = [
@@ -243,32 +241,3 @@ class Recomputed:
                 return block(*arguments)
 
         return checkpoint(again, *inputs, use_reentrant=False)
-
-
-def save_lora(velocity: Adapted, folder: Path, name: str = "adapter.safetensors") -> None:
-    """Write an adapter as QwenImagePipeline and WanPipeline load it.
-
-    Two experts give high_noise_model.safetensors and low_noise_model.safetensors.
-    """
-    network = velocity.shared.network
-    if isinstance(network, Experts):
-        _save(network.high, velocity.name, folder, "high_noise_model.safetensors")
-        _save(network.low, velocity.name, folder, "low_noise_model.safetensors")
-    else:
-        _save(network, velocity.name, folder, name)
-
-
-def _save(network: VelocityNetwork, adapter: str | None, folder: Path, name: str) -> None:
-    from diffusers import QwenImagePipeline, WanPipeline
-    from peft.utils import get_peft_model_state_dict
-
-    net: Any = network.net
-    config = net.peft_config[adapter].to_dict()
-    metadata = {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
-    pipeline: Any = QwenImagePipeline if isinstance(network, QwenVelocity) else WanPipeline
-    pipeline.save_lora_weights(
-        folder,
-        transformer_lora_layers=get_peft_model_state_dict(net, adapter_name=str(adapter)),
-        weight_name=name,
-        transformer_lora_adapter_metadata=metadata,
-    )

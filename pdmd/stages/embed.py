@@ -16,14 +16,14 @@ from pdmd.config.sections import ReleasedData, Run, latent_size, parse_size
 from pdmd.data.prompts import Prompt, write_prompts
 from pdmd.data.scenes import draw_scene
 from pdmd.data.shards import Tensors, keep_shards, make_shards
-from pdmd.data.texts import Text, read_texts, texts_hash
+from pdmd.data.texts import Text, read_texts, tell, texts_hash
 from pdmd.data.vae import family_codec, first_frame
 from pdmd.errors import UserError
 from pdmd.files import provenance
-from pdmd.files.storage import fingerprint, read_json, save_tensors, write_json
+from pdmd.files.storage import fingerprint, read_json, shown, write_json
 from pdmd.models.families import FAMILIES, Family
 from pdmd.models.source import check_manifest
-from pdmd.stages.outputs import CONDITIONS, IMAGES, STORE, base_file, text_reads
+from pdmd.stages.outputs import IMAGES, STORE, base_file, text_reads
 from pdmd.stages.stage import prepare
 from pdmd.training.world import ALONE, World
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from pdmd.models.text import FamilyText
 
-COMPLAINTS = 20  # of bad rows that are printed; all are counted
 UNTAGGED = "untagged"  # kind of a prompt without a stratum
 FRAME_ROWS = 16  # first frames in a shard
 
@@ -63,9 +62,6 @@ def embed_prompts(config: Config, world: World = ALONE) -> None:
         paths.data("prompts.json"),
         [Prompt(one.text, one.stratum or UNTAGGED, "heldout") for one in evaluated],
     )
-    numbers = torch.arange(len(evaluated))
-    pairs = torch.stack([numbers, numbers], 1) if data.image else numbers
-    save_tensors(paths.data(CONDITIONS), {"evaluation": pairs})
     manifest = read_json(base_file(run), dict)
     index = {**counts, "null": len(said) - 1, "prompts_sha256": texts_hash(texts)}
     index |= {"family": run.model.family, "model": manifest["folder"]}
@@ -77,7 +73,7 @@ def embed_prompts(config: Config, world: World = ALONE) -> None:
 def read_all(data: ReleasedData) -> tuple[list[Text], dict[str, int]]:
     """Prompts of evaluation, then those of training, and how many there are of each.
 
-    Bad rows are told and left out, up to COMPLAINTS of them one by one.
+    Bad rows are told and left out.
 
     Raises:
         UserError: a file is none, or has no good row.
@@ -85,11 +81,9 @@ def read_all(data: ReleasedData) -> tuple[list[Text], dict[str, int]]:
     texts: list[Text] = []
     counts: dict[str, int] = {}
     for name, column in (("evaluation", "prompt"), ("train", data.column)):
-        good, bad = read_texts(Path(getattr(data, name)), column, data.image)
-        for line in bad[:COMPLAINTS]:
-            print(f"left out: {line}")
-        if len(bad) > COMPLAINTS:
-            print(f"left out: {len(bad) - COMPLAINTS} more of {getattr(data, name)}")
+        path = Path(getattr(data, name))
+        good, bad = read_texts(path, column, data.image)
+        tell(path, bad)
         texts += good
         counts |= {name: len(good), f"{name}_left_out": len(bad)}
     return texts, counts
@@ -108,7 +102,12 @@ class _Encoder:
 
         if self.loaded is None:
             self.loaded = FamilyText.load(*self.where)
-        return self.loaded.rows(texts)
+        before = len(self.loaded.cut)
+        rows = self.loaded.rows(texts)
+        if more := len(self.loaded.cut) - before:
+            first = shown(self.loaded.cut[before])
+            print(f"cut: {more} prompts that are longer than the encoder reads: {first}")
+        return rows
 
 
 def encode_images(config: Config, world: World = ALONE) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -87,7 +88,9 @@ def make_banks(stage: Stage, phase: Phase, seed: int) -> None:
         conditions, space = at_size(stage, size)
         drawn = Rows(stage, experts, phase.times, f"bank/{size}", seed, space, conditions)
         state = state_of(stage, f"bank{phase.number}-{size}", [seed])
-        make_shards(state, rows, bank.shard_rows, drawn.indexed(rows), world.rank, world.size)
+        index = stage.data.prompts(Stream([seed], 0, drawn.role), rows)  # as training draws them
+        make = partial(drawn, index=index)
+        make_shards(state, rows, bank.shard_rows, make, world.rank, world.size)
         world.barrier()
         if world.leads:
             keep_shards(state, folder / size, rows, {"seed": seed, "size": size})
@@ -142,24 +145,6 @@ class Rows:
             x = sample(stage.flow, self.velocities, self.times, noise, condition)
             parts.append(x.cpu())
         return {"x": torch.cat(parts), "condition": index[first:end].clone()}
-
-    def indexed(self, rows: int) -> _Drawn:
-        """The same, for conditions as often as training draws them."""
-        stream = Stream([self.seed], 0, self.role)
-        return _Drawn(self, self.stage.data.prompts(stream, rows))
-
-    def of(self, index: Index) -> _Drawn:
-        """The same, for given conditions of all rows."""
-        return _Drawn(self, index)
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    rows: Rows
-    index: Index
-
-    def __call__(self, first: int, end: int) -> Tensors:
-        return self.rows(first, end, self.index)
 
 
 def state_of(stage: Stage, name: str, seeds: list[int]) -> Path:

@@ -24,7 +24,7 @@ RENDERED = (*PICTURES, *PROMPTED_LATENTS)
 EMBEDDED = ("prompts.safetensors", "embedding.json")
 # Of released models: the manifest of their folder, the store of prompts, pictures, what is kept.
 MANIFEST = "manifest.json"
-STORE = ("store.json", CONDITIONS, "prompts.json", "embedding.json")
+STORE = ("store.json", "prompts.json", "embedding.json")
 IMAGES = "images.json"
 EXPORT, EXPORT_RECORD = "export", "provenance.json"
 PREVIEWED = ("previews.safetensors", "previews.json")

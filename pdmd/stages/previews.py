@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from pdmd.config.experiment import Config
 from pdmd.data.conditions import Prompts
+from pdmd.data.shards import Tensors
 from pdmd.data.sources import even_prompts
 from pdmd.data.vae import family_codec
 from pdmd.files import provenance
-from pdmd.files.storage import save_tensors
+from pdmd.files.storage import load_tensors, save_tensors
 from pdmd.models.base import VelocityField
 from pdmd.models.build import load_snapshots
 from pdmd.models.source import check_manifest
 from pdmd.phases import Phase
 from pdmd.stages.decode import as_bytes
-from pdmd.stages.mixed import Rows
+from pdmd.stages.mixed import Rows, by_parts
 from pdmd.stages.outputs import PREVIEWED, preview_reads
 from pdmd.stages.stage import Stage, prepare
+from pdmd.training.loop import clear_state
 from pdmd.training.world import ALONE, World
+
+Snapshots = list[tuple[Phase, int, Tensors]]
 
 
 def draw_previews(config: Config, seeds: list[int], world: World = ALONE) -> None:
@@ -30,21 +34,35 @@ def draw_previews(config: Config, seeds: list[int], world: World = ALONE) -> Non
     assert family is not None
     assert count is not None
     codec = family_codec(check_manifest(stage.paths.base("manifest.json")), family, world.device)
+    index = even_prompts(stage.conditions.evaluation, count, 1)
     for seed in seeds:
-        pictures = {}
-        for phase in stage.phases:
-            path = stage.paths.phase(seed, phase.number, "snapshots.safetensors")
-            for step, state in sorted(load_snapshots(path).items()):
-                expert = stage.trained([state], str(path), f"snapshot{phase.number}")
-                rows = _rows(stage, seed, phase, expert)
-                index = even_prompts(stage.conditions.evaluation, count, 1)
-                latents = rows(0, count, index)["x"].to(world.device)
-                pictures[f"phase{phase.number}/{step}"] = as_bytes(codec.decode(latents))
+        snapshots = _snapshots(stage, seed)
+
+        def make(first: int, end: int, seed: int = seed, of: Snapshots = snapshots) -> Tensors:
+            phase, _, state = of[first]
+            where = str(stage.paths.phase(seed, phase.number, "snapshots.safetensors"))
+            expert = stage.trained([state], where, f"snapshot{phase.number}")
+            latents = _rows(stage, seed, phase, expert)(0, count, index)["x"].to(world.device)
+            return {"x": as_bytes(codec.decode(latents))}
+
+        parts = by_parts(stage, "previews", seed, len(snapshots), make)
         if world.leads:
             out = stage.paths.seed(seed, PREVIEWED[0])
-            save_tensors(out, pictures)
+            names = [f"phase{phase.number}/{step}" for phase, step, _ in snapshots]
+            pictures = [load_tensors(path)["x"] for path in parts]
+            save_tensors(out, dict(zip(names, pictures, strict=True)))
             reads = preview_reads(stage.run, seed)
             provenance.record(out.with_name(PREVIEWED[-1]), config, [seed], reads, PREVIEWED)
+            clear_state(parts[0].parent)
+
+
+def _snapshots(stage: Stage, seed: int) -> Snapshots:
+    """Phase, update and state of every snapshot."""
+    found = []
+    for phase in stage.phases:
+        path = stage.paths.phase(seed, phase.number, "snapshots.safetensors")
+        found += [(phase, *one) for one in sorted(load_snapshots(path).items())]
+    return found
 
 
 def _rows(stage: Stage, seed: int, phase: Phase, expert: VelocityField) -> Rows:

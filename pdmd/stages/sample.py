@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -106,7 +107,7 @@ def _sample_by_parts(stage: Stage, seed: int) -> None:
     velocities, times = trained_sampler(stage, [seed])
     index = even_prompts(conditions.evaluation, rows, 1)
     drawn = Rows(stage, velocities, times, "sample", seed, stage.space, conditions)
-    paths = by_parts(stage, "sample", seed, rows, drawn.of(index))
+    paths = by_parts(stage, "sample", seed, rows, partial(drawn, index=index))
     if stage.world.leads:
         _write(stage, seed, join_shards(paths))
         clear_state(paths[0].parent)

@@ -177,6 +177,10 @@ class Stage:
         """An expert as it starts: the base network, or a new adapter on the shared one."""
         if self.adapts:
             return self.shared.add(name, BASE_SEED, trainable, experts)
+        return self._whole(runs, experts, trainable)
+
+    def _whole(self, runs: int, experts: Sequence[str], trainable: bool) -> VelocityNetwork:
+        """A network of its own, of whose two experts some are trained."""
         network = self.network(runs, trainable)
         for side in BOTH:
             if isinstance(network, Experts) and side not in experts:
@@ -186,7 +190,7 @@ class Stage:
     def _fake(self, runs: int, experts: Sequence[str]) -> Role:
         """The fake score as it starts: the base network, or a new adapter on the shared one."""
         if self.adapts and self.run.distill.fake.mode == "full":
-            return self.network(runs, trainable=True)
+            return self._whole(runs, experts, trainable=True)
         return self._expert(runs, "fake", experts, trainable=True)
 
     def _frozen(self, roles: Roles) -> dict[str, Tensor]:

@@ -51,3 +51,12 @@ def test_code_deep_below_counts(what, monkeypatch, tmp_path):
         after = code.drawing_code(what)
         assert after != before
         before = after
+
+
+def test_what_scores_in_a_room_counts():
+    """A scenario's own metrics stand in its room; its figures score nothing."""
+    scored = {str(path.relative_to(code.ROOT)) for path in code._files(code.SCORING)}
+    rooms = {str(path.relative_to(code.ROOT)) for path in code.ROOT.glob("scenarios/*/metrics.py")}
+    assert rooms <= scored
+    assert len(rooms) > 2
+    assert "scenarios/emoji/figures.py" not in scored  # control

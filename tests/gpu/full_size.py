@@ -17,7 +17,7 @@ from pdmd.distill import PhaseTrainer, Recipe
 from pdmd.flow import RECTIFIED
 from pdmd.models.adapters import SharedBase, checkpoint_activations, idle_tensors
 from pdmd.models.base import Guided, Prompted
-from pdmd.models.qwen import QwenVelocity
+from pdmd.models.qwen import QwenVelocity, rescale_guidance
 from pdmd.models.wan import WanVelocity
 from pdmd.phases import split_phases
 from pdmd.roles import Roles
@@ -87,7 +87,7 @@ def trainer(name, size, device, dtype, rank=64, batch=2):
         exits="stratified",
     )
     null = Prompted(text, lengths)
-    rescale = None
+    rescale = rescale_guidance if kind == "qwen" else None
     roles = Roles(
         Guided(shared.plain(), 4.0, null, rescale=rescale, apart=True),
         shared.add("fake", 0, True),

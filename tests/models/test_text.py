@@ -59,6 +59,9 @@ def test_a_text_does_not_depend_on_its_neighbours(model):
     _, text, _ = model
     together, alone = text.rows(TEXTS)[0], text.rows(TEXTS[:1])[0]
     torch.testing.assert_close(together.float(), alone.float(), rtol=0.02, atol=0.02)
+    (other,) = text.rows(["a bat"])  # control: of another letter
+    assert len(other) == len(alone)
+    assert (other.float() - alone.float()).abs().max() > 0.1
 
 
 def test_what_is_cut_is_said(model):

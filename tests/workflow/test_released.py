@@ -176,6 +176,21 @@ def test_each_job_reads_its_typed_settings_alone(inside):
     assert run.distill.fake.mode == "lora"
 
 
+def test_a_full_fake_trains_beside_adapters(inside, tmp_path):
+    """The paper's: a second network in float32; of Wan2.2's phase 1 one expert of it alone."""
+    scenario = "wan22t2v"
+    config = config_of(inside, scenario, "phased2", "distill")
+    mine = tmp_path / "results"
+    for name in ("data", "base"):
+        shutil.copytree(inside / scenario / name, mine / scenario / name)
+    distill = {**config["distill"], "fake": {"mode": "full"}}
+    distill_phase({**config, "results": str(mine), "distill": distill}, 1, [1])
+    full = load_tensors(mine / scenario / "phased2/seed1/phase1/expert.safetensors")
+    lora = load_tensors(inside / scenario / "phased2/seed1/phase1/expert.safetensors")
+    assert full.keys() == lora.keys()  # what is kept is the generator's adapter
+    assert any((full[name] - lora[name]).abs().max() > 1e-4 for name in full)  # another fake
+
+
 def test_training_loads_neither_text_encoder_nor_vae(inside, tmp_path):
     """A trainer's folder may lack both."""
     scenario = "wan21t2v"

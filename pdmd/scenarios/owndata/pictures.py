@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pdmd.data.prompts import NULL, Prompt
-from pdmd.data.texts import Text, frames_of, is_clip, read_texts
+from pdmd.data.texts import Text, frames_of, is_clip, read_texts, tell
 from pdmd.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pdmd.scenarios.owndata.kind import Folder
 
 LEAST_TRAINED = 2  # pictures or clips that are left to train on
-COMPLAINTS = 20  # of bad rows that are printed
 
 
 def read_pictures(data: Folder) -> dict[str, Tensor]:
@@ -67,10 +66,7 @@ def _read(source: str, column: str, clips: bool) -> list[Text]:
     bad += [
         f"{one.where}: {one.image}: expected a {'clip' if clips else 'picture'}" for one in wrong
     ]
-    for line in bad[:COMPLAINTS]:
-        print(f"left out: {line}")
-    if len(bad) > COMPLAINTS:
-        print(f"left out: {len(bad) - COMPLAINTS} more of {source}")
+    tell(Path(source), bad)
     return [one for one in good if one not in wrong]
 
 
