@@ -21,6 +21,7 @@ from typing import IO, Any
 
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 LATE = 5.0  # seconds in which what was being started as the signal came is told, too
+STUCK = 10.0  # seconds after which a Snakemake that runs nothing is taken to hang
 
 
 class JobFailed(RuntimeError):
@@ -87,6 +88,25 @@ def members(session: int) -> list[int]:
         if int(number) == session and state != "Z":
             found.append(int(stat.parent.name))
     return found
+
+
+def hangs(session: int) -> bool:
+    """Whether of a session nothing is left but a Snakemake and the shells that it was started by.
+
+    Snakemake (9.x) takes a lock in its handler of SIGTERM that its main thread may hold as the
+    signal comes, while it selects jobs: it then waits for itself. SIGINT raises out of that.
+    """
+    alive = members(session)
+    parents, commands = set[int](), dict[int, bytes]()
+    for pid in alive:
+        try:
+            stat = Path("/proc", str(pid), "stat").read_text(encoding="utf-8")
+            commands[pid] = Path("/proc", str(pid), "cmdline").read_bytes()
+        except OSError:
+            continue
+        parents.add(int(stat.rpartition(")")[2].split()[1]))
+    leaves = [command for pid, command in commands.items() if pid not in parents]
+    return bool(leaves) and all(b"snakemake" in command for command in leaves)
 
 
 def runs_still(job: str) -> bool:
@@ -213,7 +233,7 @@ class SnakemakeJob:
         ]
         for pump in pumps:
             pump.start()
-        told, heard = 0.0, set[int]()
+        told, heard, freed = 0.0, set[int](), False
         while True:
             try:
                 code = process.wait(0.2)
@@ -227,6 +247,8 @@ class SnakemakeJob:
                 self._signal(process.pid, signal.SIGKILL)
             elif told and time.time() < told + LATE:
                 heard |= self._signal(process.pid, signal.SIGTERM, heard)
+            elif told and not freed and time.time() > told + STUCK and hangs(process.pid):
+                freed = bool(self._signal(process.pid, signal.SIGINT))
             if process.returncode is not None:
                 time.sleep(0.1)
         self._signal(process.pid, signal.SIGKILL)  # what it left behind
