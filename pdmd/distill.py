@@ -1,14 +1,15 @@
 """Distribution matching distillation of one phase.
 
 Each iteration fits the fake score to the generator's present samples (`fake_updates` times, Eq. 13
-or, in the last phase, Eq. 8) and then moves the generator once along teacher - fake (Eq. 10).
+or, in the last phase, Eq. 8) and then moves the generator once along teacher - fake (Eq. 10). With
+`rollout: reuse` all of them see the samples that the generator's update is made with.
 Plain DMD, DMD2 and Phased DMD are this loop with other phases and another cut of the gradient; the
 loop knows no model family and no metric.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,9 +21,17 @@ from pdmd.flow import Flow, renoise
 from pdmd.models.base import Condition, take
 from pdmd.phases import Phase
 from pdmd.roles import Roles, aligned, trained_parts
-from pdmd.rollout import Rollout, exit_steps, simulate_to_end, simulate_to_exit
+from pdmd.rollout import (
+    Rollout,
+    exit_steps,
+    late_exit_steps,
+    leave,
+    simulate_to_end,
+    simulate_to_exit,
+)
 from pdmd.starts import Starts, slices
 from pdmd.streams import Stream
+from pdmd.training.average import taken
 from pdmd.training.checkpoint import State
 from pdmd.training.cost import Cost
 from pdmd.training.moved import Watch
@@ -69,23 +78,47 @@ def spread(world: World, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """What an update draws before any network is called.
+class Begun:
+    """Where an update's rollouts start, and where they leave.
 
     Attributes:
-        x: (N, ...) where the phase's rollouts start; condition: of each row; exits: (N,) grid
-            indices; t: (N,) re-noising times; eps: like x, the noise that carries x_s there.
+        x: (N, ...) at the phase's first step; condition: of each row; exits: (N,) grid indices.
     """
 
     x: Tensor
     condition: Condition
     exits: Tensor
+
+    def __getitem__(self, rows: slice) -> Begun:
+        return Begun(self.x[rows], take(self.condition, rows), self.exits[rows])
+
+
+@dataclass(frozen=True)
+class Noised:
+    """How samples at a phase's end are noised again.
+
+    Attributes:
+        t: (N,) re-noising times; eps: like x, the noise that carries x_s there.
+    """
+
     t: Tensor
     eps: Tensor
 
-    def __getitem__(self, rows: slice) -> Drawn:
-        condition = take(self.condition, rows)
-        return Drawn(self.x[rows], condition, self.exits[rows], self.t[rows], self.eps[rows])
+    def __getitem__(self, rows: slice) -> Noised:
+        return Noised(self.t[rows], self.eps[rows])
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a whole update is made with, under `rollout: reuse`.
+
+    Attributes:
+        stream: of the generator's draws, at its re-noising; rollouts: one for each microbatch.
+    """
+
+    stream: Stream
+    begun: Begun
+    rollouts: list[Rollout]
 
 
 class PhaseTrainer:
@@ -139,9 +172,10 @@ class PhaseTrainer:
         for role, parts in self.parts.items():
             for part in parts:
                 scale_lr(self.optimizers[part.name], factor, self.rates[role])
-        fakes = [self._update_fake(step, i) for i in range(self.recipe.fake_updates)]
+        made = self._samples(step) if self.recipe.rollout == "reuse" else None
+        fakes = [self._update_fake(step, i, made) for i in range(self.recipe.fake_updates)]
         losses = torch.stack([loss for loss, _ in fakes])
-        record = self._update_generator(step)
+        record = self._update_generator(step, made)
         record["fake_loss"] = losses.mean(0)
         record["fake_lag"] = losses[0] - losses[-1]
         record["fake_gradient_norm"] = torch.stack([norm for _, norm in fakes]).mean(0)
@@ -152,20 +186,23 @@ class PhaseTrainer:
         return Stream(self.seeds, step, role, self.world.device, self.world.samples)
 
     @torch.no_grad()
-    def _draw(self, stream: Stream) -> Drawn:
-        """All that one update draws; frozen experts may run for its starts."""
+    def _begin(self, stream: Stream) -> Begun:
+        """Where rollouts start and leave; frozen experts may run for that."""
+        x, condition = self.starts(stream, self.recipe.batch)
+        return Begun(x, condition, self._exits(stream, len(x)))
+
+    def _noise(self, stream: Stream, shape: Sequence[int]) -> Noised:
+        """How samples of some shape are noised again."""
         batch = self.recipe.batch
-        x, condition = self.starts(stream, batch)
-        exits = self._exits(stream, len(x))
         t = self._times(stream.uniform(batch), stream)
-        return Drawn(x, condition, exits, t, stream.normal(batch, x.shape[1:]))
+        return Noised(t, stream.normal(batch, shape))
 
     def _exits(self, stream: Stream, rows: int) -> Tensor:
         """The exit step of each row."""
         recipe, phase = self.recipe, self.phase
-        if recipe.exits == "stratified":
-            exits = exit_steps(phase, recipe.batch, self.runs, stream)  # the whole batch's
-            return self.world.share(exits, self.runs)
+        if recipe.exits in ("stratified", "late"):  # the whole batch's
+            draw = exit_steps if recipe.exits == "stratified" else late_exit_steps
+            return self.world.share(draw(phase, recipe.batch, self.runs, stream), self.runs)
         if recipe.exits == "last":
             return torch.full((rows,), phase.last - 1)
         drawn = stream.choice(phase.last - phase.first)
@@ -178,96 +215,138 @@ class PhaseTrainer:
         side = stream.beside("region").uniform(1).to(uniform.device)  # for all processes alike
         return self.phase.region_times(uniform, side.repeat(len(uniform) // self.runs))
 
-    def _parts(self, drawn: Drawn) -> Iterator[tuple[Drawn, float]]:
+    def _parts(self, rows: int) -> list[tuple[slice, float]]:
         """Microbatches, and the share of the rows that each has."""
-        rows, wanted = len(drawn.x), self.recipe.microbatch
-        for some in slices(rows, wanted * self.runs if wanted else None):
-            part = drawn[some]
-            yield part, len(part.x) / rows
+        wanted = self.recipe.microbatch
+        parts = slices(rows, wanted * self.runs if wanted else None)
+        return [(part, (min(part.stop, rows) - part.start) / rows) for part in parts]
 
-    def _rollout(self, drawn: Drawn) -> Rollout:
-        velocity, phase, x, condition = (
-            self.roles.generator,
-            self.phase,
-            drawn.x,
-            drawn.condition,
-        )
+    def _rollout(self, begun: Begun) -> Rollout:
+        velocity, phase, x = self.roles.generator, self.phase, begun.x
         if self.recipe.backward == "all":
-            return simulate_to_end(self.flow, velocity, phase, x, condition)
-        return simulate_to_exit(self.flow, velocity, phase, x, condition, drawn.exits, self.runs)
+            return simulate_to_end(self.flow, velocity, phase, x, begun.condition)
+        return simulate_to_exit(
+            self.flow, velocity, phase, x, begun.condition, begun.exits, self.runs
+        )
 
-    def _renoised(self, x_s: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor]:
+    def _samples(self, step: int) -> Samples:
+        """The samples of a whole update, made once.
+
+        In one part they keep their graph for the generator's backward pass; in several, which
+        would hold a graph each, the last call is made again there.
+        """
+        stream = self._stream(step, "generator")
+        with self.cost.time("rollout"):
+            begun = self._begin(stream)
+            parts = self._parts(len(begun.x))
+            with torch.set_grad_enabled(len(parts) == 1):
+                rollouts = [self._rollout(begun[rows]) for rows, _ in parts]
+        calls = sum(made.calls * share for made, (_, share) in zip(rollouts, parts, strict=True))
+        self.cost.count("rollout", self.starts.calls + calls)
+        return Samples(stream, begun, rollouts)
+
+    def _again(self, begun: Begun, made: Rollout) -> Rollout:
+        """A part's rollout with a graph, from where its samples left without one."""
+        if made.x_s.requires_grad:
+            return made
+        if self.recipe.backward == "all":
+            return self._rollout(begun)
+        return leave(
+            self.flow, self.roles.generator, self.phase, made.x_exit, begun.condition, begun.exits
+        )
+
+    def _renoised(self, x_s: Tensor, noised: Noised) -> tuple[Tensor, Tensor]:
         """Samples at a phase's end, carried to their re-noising times: x_t, and s of each row."""
-        s = objectives.full_like_time(self.phase.end, drawn.t)
-        return renoise(self.flow, x_s, drawn.eps, s, drawn.t), s
+        s = objectives.full_like_time(self.phase.end, noised.t)
+        return renoise(self.flow, x_s, noised.eps, s, noised.t), s
 
-    def _fake_loss(self, v: Tensor, x_s: Tensor, eps: Tensor, s: Tensor, t: Tensor) -> Tensor:
+    def _fake_loss(
+        self, v: Tensor, x_t: Tensor, made: Rollout, noised: Noised, s: Tensor
+    ) -> Tensor:
+        x_s = made.x_s.detach()
         if self.recipe.target == "biased":
-            return objectives.biased_loss(v, x_s, eps)
+            return objectives.biased_loss(v, x_s, noised.eps)
         if self.phase.end == 0:
-            return objectives.flow_loss(v, x_s, eps)
-        return objectives.subinterval_loss(self.flow, v, x_s, eps, s, t)
+            return objectives.flow_loss(v, x_s, noised.eps)
+        if self.recipe.target == "estimate":
+            return objectives.estimate_loss(self.flow, v, x_t, made.x0, noised.eps, noised.t)
+        return objectives.subinterval_loss(self.flow, v, x_s, noised.eps, s, noised.t)
 
-    def _update_fake(self, step: int, number: int) -> tuple[Tensor, Tensor]:
+    def _update_fake(self, step: int, number: int, made: Samples | None) -> tuple[Tensor, Tensor]:
         stream = self._stream(step, f"fake{number}")
         with self.cost.time("rollout"):
-            drawn = self._draw(stream)
-        self.cost.count("rollout", self.starts.calls)
+            begun = made.begun if made else self._begin(stream)
+            noised = self._noise(stream, begun.x.shape[1:])
+        if not made:
+            self.cost.count("rollout", self.starts.calls)
         self._clear("fake")
         losses = []
-        for part, share in self._parts(drawn):
-            with torch.no_grad(), self.cost.time("rollout"):
-                rollout = self._rollout(part)
-            self.cost.count("rollout", rollout.calls * share)
+        for index, (rows, share) in enumerate(self._parts(len(begun.x))):
+            if made:
+                rollout = made.rollouts[index]
+            else:
+                with torch.no_grad(), self.cost.time("rollout"):
+                    rollout = self._rollout(begun[rows])
+                self.cost.count("rollout", rollout.calls * share)
             with self.cost.time("fake"):
-                x_t, s = self._renoised(rollout.x_s, part)
-                v = self.roles.fake(x_t, part.t, part.condition)
-                loss = self._fake_loss(v, rollout.x_s, part.eps, s, part.t)
-                losses.append(self._backward(loss, share))
+                x_t, s = self._renoised(rollout.x_s.detach(), noised[rows])
+                v = self.roles.fake(x_t, noised[rows].t, begun[rows].condition)
+                losses.append(
+                    self._backward(self._fake_loss(v, x_t, rollout, noised[rows], s), share)
+                )
         self.cost.count("fake", 3)
         with self.cost.time("fake"):
             return self._descend("fake", torch.stack(losses).sum(0), step)
 
     @torch.no_grad()
-    def _gradient(self, drawn: Drawn, rollout: Rollout, share: float) -> Tensor:
+    def _gradient(
+        self, condition: Condition, noised: Noised, rollout: Rollout, share: float
+    ) -> Tensor:
         """teacher - fake where the rollout's samples, noised again, come to lie; like x_s."""
-        x_t, s = self._renoised(rollout.x_s.detach(), drawn)
-        t, condition = drawn.t, drawn.condition
+        x_t, s = self._renoised(rollout.x_s.detach(), noised)
         with self.cost.time("teacher"):
-            teacher = self.roles.teacher(x_t, t, condition)
+            teacher = self.roles.teacher(x_t, noised.t, condition)
         self.cost.count("teacher", getattr(self.roles.teacher, "calls", 1) * share)
         with self.cost.time("fake"):
-            fake = self.roles.fake(x_t, t, condition)
+            fake = self.roles.fake(x_t, noised.t, condition)
         self.cost.count("fake", share)
-        if self.recipe.gradient == "literal":
+        recipe, t = self.recipe, noised.t
+        if recipe.gradient == "literal":
             return objectives.generator_gradient(self.flow, teacher, fake, s, t)
-        per, across = self.recipe.normaliser, self.world.mean
+        project, across = recipe.gradient == "projected", self.world.mean
         return objectives.normalised_gradient(
-            self.flow, x_t, teacher, fake, t, rollout.x0, self.runs, per, across
+            *(self.flow, x_t, teacher, fake, t, rollout.x0, self.runs, recipe.normaliser),
+            across=across,
+            project=project,
         )
 
-    def _update_generator(self, step: int) -> dict[str, Tensor]:
-        stream = self._stream(step, "generator")
+    def _update_generator(self, step: int, made: Samples | None) -> dict[str, Tensor]:
+        stream = made.stream if made else self._stream(step, "generator")
         with self.cost.time("generator"):
-            drawn = self._draw(stream)
+            begun = made.begun if made else self._begin(stream)
+            noised = self._noise(stream, begun.x.shape[1:])
         self._clear("generator")
-        losses, squares, ends, calls = [], [], [], self.starts.calls
-        for part, share in self._parts(drawn):
+        losses, squares, ends, calls = [], [], [], 0.0 if made else self.starts.calls
+        for index, (rows, share) in enumerate(self._parts(len(begun.x))):
             with self.cost.time("generator"):
-                rollout = self._rollout(part)
-            gradient = self._gradient(part, rollout, share)
+                if made:
+                    rollout = self._again(begun[rows], made.rollouts[index])
+                    calls += 0 if rollout is made.rollouts[index] else rollout.calls * share
+                else:
+                    rollout = self._rollout(begun[rows])
+                    calls += rollout.calls * share
+            gradient = self._gradient(begun[rows].condition, noised[rows], rollout, share)
             with self.cost.time("generator"):
                 loss = objectives.surrogate_loss(rollout.x_s, gradient)
                 losses.append(self._backward(loss, share))
-            calls += rollout.calls * share
             size = gradient.square().flatten(1).mean(1)
             squares.append(objectives.per_run_mean(size, self.runs) * share)
             ends.append(rollout.x_s.detach())
         with self.cost.time("generator"):
             _, norms = self._descend("generator", torch.stack(losses).sum(0), step)
-            self._average()
-        taken = self.phase.last - self.phase.first if self.recipe.backward == "all" else 1
-        self.cost.count("generator", calls + 2 * taken)
+            self._average(step)
+        steps = self.phase.last - self.phase.first if self.recipe.backward == "all" else 1
+        self.cost.count("generator", calls + 2 * steps)
         x_s = torch.cat(ends)
         mean, deviation = spread(self.world, x_s.flatten(1).view(-1, self.runs, x_s[0].numel()))
         return {
@@ -299,5 +378,6 @@ class PhaseTrainer:
         return loss, norms
 
     @torch.no_grad()
-    def _average(self) -> None:
-        torch._foreach_lerp_(self.averaged, self.parameters["generator"], 1 - self.recipe.ema)
+    def _average(self, step: int) -> None:
+        share = taken(self.recipe.average, step)
+        torch._foreach_lerp_(self.averaged, self.parameters["generator"], share)

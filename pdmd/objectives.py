@@ -73,6 +73,30 @@ def biased_loss(velocity: Tensor, x_s: Tensor, eps: Tensor) -> Tensor:
     return flow_loss(velocity, x_s, eps)
 
 
+def estimate_loss(
+    flow: Flow,
+    velocity: Tensor,
+    x_t: Tensor,
+    x0_student: Tensor,
+    eps: Tensor,
+    t: Tensor,
+) -> Tensor:
+    """The fake's loss of Trajectory Distribution Matching (arXiv 2503.06674): Eq. 4 with the
+    student's own clean estimate in the place of x_0, and the noise that carries that to x_t.
+
+    A row is weighted by the likelihood of that noise over that of the noise that was drawn, both
+    per number, as in the authors' train_tdm_demo.py. Where the phase ends at data it is Eq. 8.
+
+    Args:
+        velocity, x_t, eps: (N, ...); x0_student: (N, ...) of the student's last call; t: (N,).
+    Returns:
+        (N,).
+    """
+    noise = (x_t - per_sample(flow.alpha(t), x_t) * x0_student) / per_sample(flow.sigma(t), x_t)
+    weight = ((eps.square() - noise.square()).flatten(1).mean(1) / 2).exp()
+    return weight * flow_loss(velocity, x0_student, noise)
+
+
 def generator_weight(flow: Flow, s: Tensor, t: Tensor) -> Tensor:
     """w_{t|s} = alpha_t alpha_ts / (alpha_t sigma_t + sigma_t^2), Eq. 10; Eq. 7 where s = 0."""
     alpha_t, sigma_t = flow.alpha(t), flow.sigma(t)
@@ -104,26 +128,43 @@ def normalised_gradient(
     runs: int = 1,
     per: str = "sample",
     across: Callable[[Tensor], Tensor] = lambda mean: mean,
+    project: bool = False,
 ) -> Tensor:
     """The residual in x_0 space divided by the student's distance from the teacher.
 
     (x0_fake - x0_teacher) / mean |x0_student - x0_teacher|, as DMD2 and its successors use it in
     the place of w_{t|s} (tianweiy/DMD2 sd_guidance.py); same direction as generator_gradient.
+    Projected DMD (arXiv 2609.35768, Eq. 4) takes from it, sample by sample, what is parallel to
+    x0_student - x0_fake, and divides by the same distance.
 
     Args:
         x_t, teacher, fake, x0_student: (N, ...); x0_student is the generator's own clean estimate.
         runs: independent runs interleaved along the first axis (row = sample * runs + run).
         per: "sample": each sample has its own denominator; "batch": one for each run.
         across: makes a mean over these samples, (runs,), one over the samples of all processes.
+        project: whether the residual is projected.
     """
-    x0_teacher = predict_x0(flow, x_t, teacher, t)
-    residual = predict_x0(flow, x_t, fake, t) - x0_teacher
+    x0_teacher, x0_fake = predict_x0(flow, x_t, teacher, t), predict_x0(flow, x_t, fake, t)
+    residual = x0_fake - x0_teacher
+    if project:
+        residual = without_parallel(residual, x0_student - x0_fake)
     distance = (x0_student - x0_teacher).abs().flatten(1).mean(1)
     if per not in ("sample", "batch"):
         raise ValueError(f"per: {per!r}: expected 'sample' or 'batch'")
     if per == "batch":
         distance = across(distance.view(-1, runs).mean(0)).repeat(len(distance) // runs)
     return residual / per_sample(distance.clamp_min(1e-4), residual)
+
+
+def without_parallel(direction: Tensor, axis: Tensor, least: float = 1e-8) -> Tensor:
+    """What of a direction is orthogonal to an axis, sample by sample. All (N, ...).
+
+    Args:
+        least: added to the axis's squared length; a direction stays as it is where that is 0.
+    """
+    flat, along = direction.flatten(1), axis.flatten(1)
+    share = (flat * along).sum(1) / (along.square().sum(1) + least)
+    return direction - per_sample(share, axis) * axis
 
 
 def surrogate_loss(x_s: Tensor, gradient: Tensor) -> Tensor:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pdmd.flow import shift_time, unshift_time
+from pdmd.config.sections import Renoise
+from pdmd.config.times import has_room, raw_time, renoise_range
+from pdmd.flow import shift_time
 
 
 @dataclass(frozen=True)
@@ -19,10 +21,11 @@ class Phase:
         number: 1 for the noisiest phase.
         first, last: indices into the step grid; the expert takes steps first .. last - 1.
         times: the whole step grid, times[0] = 1 down to times[-1] = 0.
-        raw_low, raw_high: range of the raw (unshifted) re-noising time u.
-        shift: warps u to t.
-        margin: keeps the re-noising time this far from the end of the phase and from 1.
-        floor: least re-noising time, where a phase has a high-noise expert alone (App. C.3).
+        raw_low, raw_high: range of the raw (unshifted) re-noising time u; equal where t is fixed.
+        shift: warps u to t; that of re-noising, which may be another than the step grid's.
+        low, high: least and greatest re-noising time, the warped range.
+        floor: to which smaller times are clamped, where a phase has a high-noise expert alone
+            (App. C.3).
         switch: noise level at and above which the model's high-noise expert works, 0 without one.
     """
 
@@ -33,7 +36,8 @@ class Phase:
     raw_low: float
     raw_high: float
     shift: float
-    margin: float
+    low: float
+    high: float
     floor: float = 0.0
     switch: float = 0.0
 
@@ -62,15 +66,16 @@ class Phase:
     def renoise_times(self, uniform: Tensor) -> Tensor:
         """Map uniform draws in [0, 1), any shape, to re-noising times t ~ T(t_k, .)."""
         raw = self.raw_low + (self.raw_high - self.raw_low) * uniform
-        least = max(self.end + self.margin, self.floor)
-        return shift_time(raw, self.shift).clamp(least, 1 - self.margin)
+        return shift_time(raw, self.shift).clamp(max(self.low, self.floor), self.high)
 
     @property
     def high_share(self) -> float:
         """The share of re-noising times that the high-noise expert works at, P(t >= switch)."""
         if self.floor or not self.switch:
             return 1.0
-        raw = float(unshift_time(torch.tensor(self.switch, dtype=torch.float64), self.shift))
+        if self.raw_low == self.raw_high:
+            return float(self.low >= self.switch)
+        raw = raw_time(self.switch, self.shift)
         return min(max((self.raw_high - raw) / (self.raw_high - self.raw_low), 0.0), 1.0)
 
     def region_times(self, uniform: Tensor, side: Tensor) -> Tensor:
@@ -92,12 +97,8 @@ class Phase:
 
 def step_grid(steps: int, shift: float) -> tuple[float, ...]:
     """The steps + 1 times from 1 to 0, evenly spaced before the shift."""
-    return tuple(shift_time(raw_grid(steps), shift).tolist())
-
-
-def raw_grid(steps: int) -> Tensor:
-    """Evenly spaced raw times from 1 to 0, float64."""
-    return torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+    raw = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+    return tuple(shift_time(raw, shift).tolist())
 
 
 def split_phases(
@@ -107,6 +108,7 @@ def split_phases(
     interval: str,
     margin: float,
     switch: float = 0.0,
+    law: Renoise | None = None,
 ) -> tuple[Phase, ...]:
     """Cut the step grid into phases.
 
@@ -114,29 +116,43 @@ def split_phases(
         boundaries: for each phase the number of steps taken when it ends, e.g. (2, 4).
         interval: "nested": re-noise in (t_k, 1), each phase's range contains the one before;
             "disjoint": in (t_k, t_{k-1}), the ablation of Fig. 10.
+        margin: keeps the re-noising time this far from the end of the phase and from 1.
         switch: noise level at and above which the model's high-noise expert works, 0 without one.
+        law: of re-noising; None is that of the grid's shift on the whole interval.
     Raises:
-        ValueError: boundaries that do not rise to `steps`, or an unknown interval.
+        ValueError: boundaries that do not rise to `steps`, an unknown interval, or no room for
+            re-noising in a phase.
     """
     rising = list(boundaries) == sorted(set(boundaries)) and min(boundaries, default=0) > 0
     if not rising or boundaries[-1] != steps:
         raise ValueError(f"boundaries: {list(boundaries)}: expected rising steps ending at {steps}")
     if interval not in ("nested", "disjoint"):
         raise ValueError(f"interval: {interval!r}: expected 'nested' or 'disjoint'")
-    times, raw = step_grid(steps, shift), raw_grid(steps).tolist()
-    firsts = [0, *boundaries[:-1]]
-    return tuple(
-        Phase(
-            number=number,
-            first=first,
-            last=last,
-            times=times,
-            raw_low=raw[last],
-            raw_high=raw[first] if interval == "disjoint" else 1.0,
-            shift=shift,
-            margin=margin,
-            switch=switch,
-            floor=switch if times[last - 1] >= switch else 0.0,
+    law = law or Renoise()
+    times, warp = step_grid(steps, shift), law.shift or shift
+    phases, first = [], 0
+    for number, last in enumerate(boundaries, start=1):
+        top = times[first] if interval == "disjoint" else 1.0
+        low, high = renoise_range(law, times[last], top, margin)
+        if not has_room(law, times[last], top, margin):
+            raise ValueError(
+                f"re-noising: {low:.4f} to {high:.4f}: expected rising times in phase {number}'s"
+                f" ({times[last]:.4f}, {top:.4f})"
+            )
+        phases.append(
+            Phase(
+                number=number,
+                first=first,
+                last=last,
+                times=times,
+                raw_low=raw_time(low, warp),
+                raw_high=raw_time(high, warp),
+                shift=warp,
+                low=low,
+                high=high,
+                switch=switch,
+                floor=switch if times[last - 1] >= switch else 0.0,
+            )
         )
-        for number, (first, last) in enumerate(zip(firsts, boundaries, strict=True), start=1)
-    )
+        first = last
+    return tuple(phases)

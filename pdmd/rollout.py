@@ -28,11 +28,13 @@ class Rollout:
         x_s: (N, ...) samples at the phase's end; carries the gradient, if one was asked for.
         x0: (N, ...) the clean estimate of the last network call, detached.
         calls: network calls in units of the whole batch (a call on half the rows counts .5).
+        x_exit: (N, ...) what the last network call was given.
     """
 
     x_s: Tensor
     x0: Tensor
     calls: float
+    x_exit: Tensor
 
 
 def exit_steps(phase: Phase, batch: int, runs: int, stream: Stream | None = None) -> Tensor:
@@ -57,17 +59,31 @@ def exit_steps(phase: Phase, batch: int, runs: int, stream: Stream | None = None
     return phase.first + torch.stack(blocks, 1).flatten()
 
 
+def late_exit_steps(phase: Phase, batch: int, runs: int, stream: Stream) -> Tensor:
+    """Exit steps with shares that rise with the step's number, (batch * runs,), ascending in a run.
+
+    The i-th of n steps has the share 2 i / (n (n + 1)); positions are evenly spaced from one draw a
+    run, so that shares are exact in the mean.
+    """
+    steps = phase.last - phase.first
+    ends = torch.arange(1, steps + 1).cumsum(0) / (steps * (steps + 1) / 2)
+    offset = stream.beside("exits").uniform(1).cpu()  # (runs,)
+    at = (torch.arange(batch)[:, None] + offset) / batch
+    return phase.first + torch.bucketize(at, ends, right=True).clamp(max=steps - 1).flatten()
+
+
 def simulate_to_end(
     flow: Flow, velocity: VelocityField, phase: Phase, x: Tensor, condition: Condition
 ) -> Rollout:
     """Take every step of the phase; with gradients on, all calls stay in the graph (vanilla)."""
-    x0 = x
+    x0 = given = x
     for i in range(phase.first, phase.last):
+        given = x
         t, s = full_like_time(phase.times[i], x), full_like_time(phase.times[i + 1], x)
         v = velocity(x, t, condition)
         x0 = predict_x0(flow, x.detach(), v.detach(), t)
         x = step_to(flow, x, v, t, s)
-    return Rollout(x, x0, phase.last - phase.first)
+    return Rollout(x, x0, phase.last - phase.first, given.detach())
 
 
 def simulate_to_exit(
@@ -86,8 +102,8 @@ def simulate_to_exit(
         exits: (N,) grid indices, first <= exit < last; cheapest where each run's ascend.
         runs: rows are taken in groups of this size, as stacked networks want them.
     """
-    calls = 1.0
-    x, exits = x.clone(), exits.to(x.device)
+    calls, exits = 1.0, exits.cpu()  # what is known here asks no device
+    x = x.clone()
     with torch.no_grad():
         for i in range(phase.first, int(exits.max())):
             gone = exits <= i
@@ -100,12 +116,32 @@ def simulate_to_exit(
             )
             v = velocity(x[rows], t, take(condition, rows))
             moved = step_to(flow, x[rows], v, t, s)
-            x[rows] = torch.where(per_sample(gone[rows], moved), x[rows], moved)
+            if bool(gone[rows].any()):
+                left = per_sample(gone[rows].to(x.device), moved)
+                moved = torch.where(left, x[rows], moved)
+            x[rows] = moved
             calls += 1 - start / len(x)
-    t = torch.tensor(phase.times, dtype=x.dtype, device=x.device)[exits]
+    last = leave(flow, velocity, phase, x, condition, exits)
+    return Rollout(last.x_s, last.x0, calls, last.x_exit)
+
+
+def leave(
+    flow: Flow,
+    velocity: VelocityField,
+    phase: Phase,
+    x: Tensor,
+    condition: Condition,
+    exits: Tensor,
+) -> Rollout:
+    """The last call alone: from each row's exit step straight to the phase's end.
+
+    Args:
+        x: (N, ...) rows at their exit steps; exits: (N,) grid indices.
+    """
+    t = torch.tensor(phase.times, dtype=x.dtype)[exits.cpu()].to(x.device)
     v = velocity(x, t, condition)
     x_s = step_to(flow, x, v, t, full_like_time(phase.end, x))
-    return Rollout(x_s, predict_x0(flow, x, v.detach(), t), calls)
+    return Rollout(x_s, predict_x0(flow, x, v.detach(), t), 1.0, x)
 
 
 def sample(

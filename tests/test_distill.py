@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from pdmd import distill, objectives
+from pdmd.config.budget import forwards, phase_updates
 from pdmd.config.run import read_run
-from pdmd.config.sections import Fake, Fit, Model
+from pdmd.config.sections import Average, Fake, Fit, Model
 from pdmd.data.bank import read_bank
 from pdmd.data.sources import MixtureData
 from pdmd.distill import PhaseTrainer, Recipe
@@ -43,6 +44,7 @@ def base():
 def recipe(updates=150, **other):
     values = {
         "updates": updates,
+        "budget": "expert",
         "batch": 128,
         "fake_updates": 5,
         "generator_lr": 2e-3,
@@ -50,12 +52,13 @@ def recipe(updates=150, **other):
         "betas": (0.0, 0.999),
         "weight_decay": 0.0,
         "clip": 10.0,
-        "ema": 0.9,
+        "average": Average(law="exponential", decay=0.9),
         "decay": 0.1,
         "backward": "all",
         "exits": "stratified",
         "target": "unbiased",
         "gradient": "literal",
+        "rollout": "fresh",
         "normaliser": "sample",
         "region": "row",
         "fake": Fake(mode="full"),
@@ -90,10 +93,11 @@ def off(found, wanted=(0.8, 0.5)):
     return max(abs(a - b) for a, b in zip(found, wanted, strict=True))
 
 
+@pytest.mark.parametrize("rollout", ["fresh", "reuse"])
 @pytest.mark.parametrize("gradient", ["literal", "normalised"])
-def test_plain_dmd_carries_a_gaussian_to_the_teachers(base, gradient):
+def test_plain_dmd_carries_a_gaussian_to_the_teachers(base, gradient, rollout):
     """One step: the first prediction E[eps - x_0 | x_1 = eps] gives the mean and no spread."""
-    before, after = moments(base, recipe(gradient=gradient))
+    before, after = moments(base, recipe(gradient=gradient, rollout=rollout))
     assert before[0] == pytest.approx(-0.4, abs=0.1)
     assert off(before) > 0.4
     assert off(after) < 0.12
@@ -116,7 +120,7 @@ def test_two_steps_through_both_calls_reach_the_teacher_too(base):
 def test_no_generator_update_means_no_movement(base):
     before, after = moments(base, recipe(updates=3, generator_lr=0.0))
     assert off(after, before) < 1e-4
-    _, moved = moments(base, recipe(updates=3, ema=0.0))  # control
+    _, moved = moments(base, recipe(updates=3, average=Average(law="live")))  # control
     assert off(moved, before) > 1e-3
     with pytest.raises(UserError, match="has not moved"):  # a rate that rounding swallows
         moments(base, recipe(updates=3, generator_lr=1e-12))
@@ -192,7 +196,8 @@ def test_a_learning_rate_decays_over_the_phase(base):
 
 def weights_after(base, steps=4, updates=3, **other):
     """A student's weights after some updates of a phase with several exits."""
-    how = recipe(updates=updates, batch=8, backward="exit", normaliser="sample", **other)
+    values = {"backward": "exit", "normaliser": "sample", **other}
+    how = recipe(updates=updates, batch=8, **values)
     parts = [load_stacked(MODEL, Space((1,)), [base], "base", trainable=i < 2) for i in range(3)]
     phase = split_phases(steps, (2, steps), 1.0, "nested", 0.02)[0]
     starts = NoiseStarts(RECTIFIED, [], phase.times, (1,), lambda stream, batch: None)
@@ -202,16 +207,53 @@ def weights_after(base, steps=4, updates=3, **other):
     return weights, records[-1], dict(trainer.cost.forwards)
 
 
-@pytest.mark.parametrize("gradient", ["literal", "normalised"])
-def test_microbatches_add_up_to_the_batch(base, gradient):
-    whole, record, cost = weights_after(base, gradient=gradient)
-    parts, again, cost_again = weights_after(base, gradient=gradient, microbatch=3)
+@pytest.mark.parametrize(
+    ("backward", "rollout"), [("exit", "fresh"), ("exit", "reuse"), ("all", "reuse")]
+)
+@pytest.mark.parametrize("gradient", ["literal", "normalised"])  # on a line, projected is none
+def test_microbatches_add_up_to_the_batch(base, gradient, backward, rollout):
+    how = {"gradient": gradient, "backward": backward, "rollout": rollout}
+    whole, record, cost = weights_after(base, **how)
+    parts, again, cost_again = weights_after(base, **how, microbatch=3)
     torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-6)
     for name, value in record.items():
         torch.testing.assert_close(again[name], value, rtol=1e-3, atol=1e-5)
-    assert cost_again == pytest.approx(cost, rel=0.2)  # rollouts of parts leave less early
-    other, *_ = weights_after(base, gradient=gradient, microbatch=3, fake_updates=4)  # control
+    if rollout == "fresh":
+        assert cost_again == pytest.approx(cost, rel=0.2)  # rollouts of parts leave less early
+    other, *_ = weights_after(base, **how, microbatch=3, fake_updates=4)  # control
     assert (other - whole).abs().max() > 1e-4
+
+
+def test_a_rollout_that_is_reused_is_the_generators_own(base):
+    """Without fake updates both are one update; with them the fake sees other samples."""
+    for backward in ("exit", "all"):
+        alone = {"backward": backward, "fake_updates": 1, "fake_lr": 1e-12, "updates": 1}
+        fresh, *_ = weights_after(base, **alone)
+        reused, *_ = weights_after(base, **alone, rollout="reuse")
+        assert torch.equal(fresh, reused)
+        fresh, *_ = weights_after(base, backward=backward)
+        reused, *_ = weights_after(base, backward=backward, rollout="reuse")  # control
+        assert (fresh - reused).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("exits", ["stratified", "late", "last"])
+@pytest.mark.parametrize("rollout", ["fresh", "reuse"])
+@pytest.mark.parametrize("backward", ["exit", "all"])
+def test_calls_are_those_that_a_budget_counts(base, tiny, tmp_path, rollout, backward, exits):
+    if (backward, exits) in (("all", "late"), ("all", "last")):
+        pytest.skip("has no exits")
+    how = {"backward": backward, "rollout": rollout, "exits": exits}
+    steps, updates = 5, 40
+    _, _, calls = weights_after(base, steps, updates, **how)
+    student = {"steps": steps, "boundaries": [2, steps], "backward": backward, "exits": exits}
+    config = tiny(tmp_path)["phased2/config/distill.json"]
+    config["student"] |= student
+    config["distill"] |= {"rollout": rollout, "fake_updates": 5}
+    wanted = forwards(read_run(config), 0, 2)
+    assert sum(calls.values()) / updates == pytest.approx(wanted, rel=0.02)
+    other = {"fresh": "reuse", "reuse": "fresh"}[rollout]  # control
+    config["distill"]["rollout"] = other
+    assert forwards(read_run(config), 0, 2) != pytest.approx(wanted, rel=0.02)
 
 
 class Marked:
@@ -270,3 +312,25 @@ def test_updates_are_shared_among_phases_by_steps(tiny, tmp_path):
         assert sum(shares) == 90
         steps = [phase.last - phase.first for phase in phases]
         assert all(abs(a - 90 * n / 4) < 1 for a, n in zip(shares, steps, strict=True))
+
+
+def test_budgets_share_out_updates_as_they_say(tiny, tmp_path):
+    config = tiny(tmp_path, {"distill": {"updates": 90}})["phased2/config/distill.json"]
+    config["bank"]["rows"] = 8
+
+    def updates(budget, boundaries):
+        config["student"]["boundaries"] = boundaries
+        config["distill"]["budget"] = budget
+        run = read_run(config)
+        return [phase_updates(run, number) for number, _ in enumerate(boundaries, 1)], run
+
+    assert updates("expert", [2, 4])[0] == [90, 90]
+    assert updates("total", [2, 4])[0] == [45, 45]
+    calls = 90 * forwards(updates("total", [4])[1], 0, 4)
+    for boundaries in ([2, 4], [1, 2, 3, 4], [1, 4]):
+        shares, run = updates("forwards", boundaries)
+        phases = zip((0, *boundaries[:-1]), boundaries, strict=True)
+        spent = sum(n * forwards(run, *of) for n, of in zip(shares, phases, strict=True))
+        assert spent == pytest.approx(calls, rel=0.02)
+        assert sum(shares) > 90  # shorter rollouts: the same calls are more updates
+    assert updates("forwards", [4])[0] == [90]

@@ -448,3 +448,49 @@ def test_the_atoms_of_the_toy_are_those_of_the_package():
     exact = toy.velocity(x.double(), t.double())
     assert math.isclose(package.weights.sum().item(), 1)
     torch.testing.assert_close(package.velocity(x, t).double(), exact, rtol=1e-4, atol=1e-5)
+
+
+# ---- other rules for the generator and the fake
+
+
+def residuals(rows=6, size=5):
+    draw = torch.Generator().manual_seed(3)
+    x_t, teacher, fake, own = (torch.randn(rows, size, generator=draw) for _ in range(4))
+    return x_t, teacher, fake, torch.rand(rows, generator=draw) * 0.8 + 0.1, own
+
+
+def test_the_projected_gradient_has_nothing_along_the_students_own_residual():
+    x_t, teacher, fake, t, own = residuals()
+    plain = objectives.normalised_gradient(RECTIFIED, x_t, teacher, fake, t, own)
+    found = objectives.normalised_gradient(RECTIFIED, x_t, teacher, fake, t, own, project=True)
+    axis = own - predict_x0(RECTIFIED, x_t, fake, t)
+    assert (found * axis).sum(1).abs().max() < 1e-5
+    assert (plain * axis).sum(1).abs().max() > 0.1  # control
+    along = axis * ((plain * axis).sum(1) / axis.square().sum(1))[:, None]
+    torch.testing.assert_close(found, plain - along)
+
+
+def test_a_direction_stays_where_there_is_no_axis():
+    direction = torch.ones(2, 3)
+    axis = torch.tensor([[0.0, 0, 0], [1, 0, 0]])
+    found = objectives.without_parallel(direction, axis)
+    assert found[0].tolist() == [1, 1, 1]
+    assert found[1].tolist() == pytest.approx([0, 1, 1], abs=1e-6)
+
+
+def test_the_estimates_target_is_eq_8_where_the_student_ends_at_data():
+    x_0, eps, v, t, _ = residuals()
+    x_t = (1 - t)[:, None] * x_0 + t[:, None] * eps
+    found = objectives.estimate_loss(RECTIFIED, v, x_t, x_0, eps, t)
+    torch.testing.assert_close(found, objectives.flow_loss(v, x_0, eps), rtol=1e-3, atol=1e-4)
+
+
+def test_the_estimates_target_is_the_students_own_estimate():
+    """A velocity that predicts the estimate from x_t has no loss, at any end of a phase."""
+    own, eps, x_s, t, _ = residuals()
+    t = 0.5 + 0.4 * t
+    x_t = renoise(RECTIFIED, x_s, eps, torch.full_like(t, 0.5), t)
+    right = (x_t - own) / t[:, None]  # x_0 = x_t - t v
+    assert objectives.estimate_loss(RECTIFIED, right, x_t, own, eps, t).abs().max() < 1e-6
+    wrong = (x_t - x_s) / t[:, None]  # control
+    assert objectives.estimate_loss(RECTIFIED, wrong, x_t, own, eps, t).min() > 0.01

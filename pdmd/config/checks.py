@@ -10,6 +10,7 @@ from pdmd.config.catalogue import PRETRAINED, TRANSFORMERS
 from pdmd.config.complaints import refusal
 from pdmd.config.score_checks import check_scores
 from pdmd.config.sections import Data, Hardware, PromptedData, Run, Student
+from pdmd.config.times import has_room, raw_time, renoise_range, shifted
 from pdmd.config.typed import keys, required
 from pdmd.errors import UserError
 from pdmd.scenarios.kind import kind_of, kinds
@@ -25,7 +26,7 @@ MODEL_KEYS = {  # kind of model -> keys it must have, keys it may have
     "wan": ({"width", "depth", "heads", "text_length"}, {"feedforward", "boundary"}),
     PRETRAINED: ({"family", "source"}, {"revision", "boundary", "dtype", "deterministic"}),
 }
-ROOM = 0.1  # of the re-noising draws that must lie inside of their interval
+ROOM = 0.1  # of the re-noising draws that must lie above a boundary they are clamped to
 BESIDE_SCENARIOS = ("clip",)  # folders that are taken: beside those of scenarios,
 BESIDE_METHODS = ("data", "config", "tables", "figures")  # and of methods
 
@@ -283,35 +284,33 @@ def _check_roles(run: Run, where: str) -> None:
 
 
 def _check_room(student: Student, boundary: float, where: str) -> None:
-    """Re-noising times of every phase must vary: what is outside of a phase's room is clamped."""
-    steps, shift, margin = student.steps, student.shift, student.margin
+    """Re-noising times of every phase must lie in its range, and vary where they are drawn."""
+    steps, shift, margin, law = student.steps, student.shift, student.margin, student.renoise
     first = 0
     for number, last in enumerate(student.boundaries, start=1):
-        end, before = (_shifted(1 - step / steps, shift) for step in (last, last - 1))
-        low = max(end + margin, boundary if before >= boundary else 0)
-        raw_low, raw_high = 1 - last / steps, 1 - first / steps
-        if student.interval == "nested":
-            raw_high = 1.0
-        high = min(1 - margin, _shifted(raw_high, shift))
-        room = _raw(high, shift) - _raw(low, shift) if high > low else 0.0
-        if room < ROOM * (raw_high - raw_low):
-            top = "1" if student.interval == "nested" or number == 1 else "its start"
-            expected = (
-                f"room for re-noising between phase {number}'s end, t = {end:.4f}, and {top}"
-                f" (student.shift = {shift})"
-            )
+        end, before, start = (shifted(1 - step / steps, shift) for step in (last, last - 1, first))
+        nested = student.interval == "nested"
+        top = 1.0 if nested else start
+        above = "1" if nested or number == 1 else "its start"
+        what = f"phase {number}'s end, t = {end:.4f}, and {above}"
+        if not has_room(law, end, top, margin):
+            if law.at is not None:
+                expected = f"a noise level at least student.margin = {margin:g} between {what}"
+                raise refusal(where, "student.renoise.at", law.at, expected)
+            expected = f"room for re-noising between {what} (student.shift = {shift})"
+            raise refusal(where, "student.margin", margin, expected)
+        low, high = renoise_range(law, end, top, margin)
+        floor = boundary if before >= boundary else 0.0
+        if law.at is None and _clamped(law.shift or shift, low, high, floor) > 1 - ROOM:
+            expected = f"room for re-noising between {what} (student.shift = {shift})"
             raise refusal(where, "student.margin", margin, expected)
         first = last
 
 
-def _shifted(raw: float, shift: float) -> float:
-    """A raw time as student.shift warps it."""
-    return shift * raw / (1 + (shift - 1) * raw)
-
-
-def _raw(time: float, shift: float) -> float:
-    """The raw time that is warped to some time."""
-    return time / (shift - (shift - 1) * time)
+def _clamped(shift: float, low: float, high: float, floor: float) -> float:
+    """The share of re-noising times that are clamped to a floor."""
+    raw_low, raw_high = raw_time(low, shift), raw_time(high, shift)
+    return (raw_time(max(floor, low), shift) - raw_low) / (raw_high - raw_low)
 
 
 def _check_length(run: Run, where: str) -> None:

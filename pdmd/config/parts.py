@@ -51,7 +51,7 @@ TABLE = ("kind", "title", "data", "student", "tables", "seeds")
 # The same of a method's jobs, by its kind.
 JOBS: dict[str, dict[str, tuple[str, ...]]] = {
     "teacher": {
-        "sample": (*NETWORK, "teacher", *SIZED),
+        "sample": (*NETWORK, "teacher", *SIZED, "evaluate.draw?"),
         "decode": DECODING,
         "features": FEATURES,
         "score": SCORES,

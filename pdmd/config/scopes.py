@@ -13,7 +13,7 @@ Keys = Mapping[str, frozenset[str] | None]  # section -> keys of it, None for al
 # the base network and the classifiers serve every method.
 SCORED = frozenset({"samples", "video_samples", "neighbours", "beside", "networks", "size"})
 OWN: dict[str, Keys] = {
-    "teacher": {"teacher": None, "evaluate": SCORED},
+    "teacher": {"teacher": None, "evaluate": SCORED | {"draw"}},
     "distill": {
         "hardware": None,
         "teacher": frozenset({"kind", "guidance", "guidance_low"}),

@@ -27,7 +27,7 @@ def check_scores(run: Run, written: Config, where: str) -> None:
         UserError: names the run, the key, the value and what was expected.
     """
     brings = kind_of(run.data)
-    wanted, allowed = brings.evaluate, brings.may_evaluate
+    wanted, allowed = brings.evaluate, brings.may_evaluate | {"draw"}
     for key in sorted(wanted - written.keys()):
         raise refusal(where, f"evaluate.{key}", None, f"a value for data.kind {brings.name}")
     for key in sorted(written.keys() - wanted - allowed):

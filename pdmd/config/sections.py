@@ -279,6 +279,30 @@ class Lora:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Renoise:
+    """The law of re-noising times of a phase: raw times are uniform over the phase's range, warped
+    by a shift of their own; no atom lies at an end of the range.
+    """
+
+    shift: float | None = key(
+        "warps raw times to noise levels; `student.shift` where it is absent",
+        least=1.0e-6,
+        most=1_000_000,
+        absent=None,
+        null=True,
+    )
+    low: float = key("least noise level that any phase re-noises to", least=0, below=1, absent=0.0)
+    high: float = key("greatest such noise level", above=0, most=1, absent=1.0)
+    at: float | None = key(
+        "one noise level for all samples, in the place of a law (Fig. 11 of the paper)",
+        above=0,
+        below=1,
+        absent=None,
+        null=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Student:
     """Steps and phases."""
 
@@ -297,18 +321,20 @@ class Student:
         "re-noising times of a phase: `nested` in (t_k, 1) or `disjoint` in (t_k, t_{k-1})"
     )
     margin: float = key(
-        "keeps re-noising times this far from t_k and 1; a tenth of the draws must lie between",
+        "the range of re-noising times begins this far above t_k and ends this far below 1",
         least=1.0e-6,
         most=0.1,
     )
+    renoise: Renoise = key("see `student.renoise`", absent=Renoise())
     backward: Literal["exit", "all"] = key(
         "`exit`: gradient through the last network call only (SGTS inside a phase); `all`: through"
         " every step of the phase (vanilla)"
     )
-    exits: Literal["stratified", "update", "last"] = key(
+    exits: Literal["stratified", "update", "last", "late"] = key(
         "`stratified`: each step of the phase is the exit of an equal share of the batch, and lots"
         " decide where it does not divide; `update`: one exit step drawn for each update; `last`:"
-        " always the last. With `backward: all` there are no exits"
+        " always the last; `late`: shares as the step's number. With `backward: all` there are no"
+        " exits"
     )
     lora: Lora | None = key("null trains all of an expert, else an adapter, see `student.lora`")
 
@@ -324,11 +350,32 @@ class Fake:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Average:
+    """The average of generator weights that is kept as the expert."""
+
+    law: Literal["power", "exponential", "live"] = key(
+        "`power`: by the power of the update's number whose profile has this `width` (EDM2, arXiv"
+        " 2312.02696), from which what training starts at is gone at any length; `exponential`: by"
+        " `decay`, which leaves decay^updates of it; `live`: no average, the last weights"
+    )
+    width: float = key(
+        "`power`: standard deviation of the profile, relative to the updates so far",
+        above=0,
+        most=0.28,
+        absent=0.1,
+    )
+    decay: float = key("`exponential`: what each update leaves", least=0, below=1, absent=0.99)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Distill:
     """How a phase is trained."""
 
-    updates: int = key(
-        "generator updates in all; a phase gets its share of the steps", least=1, most=UPDATES
+    updates: int = key("generator updates, see `budget`", least=1, most=UPDATES)
+    budget: Literal["total", "expert", "forwards"] = key(
+        "what `updates` counts: `total`: those of all phases, each having its share of the steps;"
+        " `expert`: those of each phase; `forwards`: forward calls, as many as a student of one"
+        " phase with these steps needs for that many updates, shared likewise"
     )
     batch: int = key("samples an update, for each seed", least=2, most=10_000_000)
     fake_updates: int = key(
@@ -340,15 +387,19 @@ class Distill:
     betas: tuple[float, float] = key("of AdamW", least=0, below=1)
     weight_decay: float = key("of AdamW", least=0, most=1_000_000)
     clip: float = key("largest gradient norm of a seed's network", above=0, most=1_000_000)
-    ema: float = key(
-        "decay of the average of generator weights that is kept as the expert", least=0, below=1
+    average: Average = key("see `distill.average`")
+    target: Literal["unbiased", "biased", "estimate"] = key(
+        "of the fake score: `unbiased` (Eq. 13; Eq. 8 in the last phase), `biased`, or `estimate`:"
+        " the student's own clean estimate, as in TDM (arXiv 2503.06674)"
     )
-    target: Literal["unbiased", "biased"] = key(
-        "of the fake score: `unbiased` (Eq. 13; Eq. 8 in the last phase) or `biased`"
-    )
-    gradient: Literal["literal", "normalised"] = key(
+    gradient: Literal["literal", "normalised", "projected"] = key(
         "`literal`: w_{t|s} (T - F), Eq. 10; `normalised`: the x_0 residual over the student's"
-        " distance from the teacher"
+        " distance from the teacher; `projected`: that without its part along the student's own"
+        " residual against the fake, as in Projected DMD (arXiv 2609.35768, Eq. 4)"
+    )
+    rollout: Literal["fresh", "reuse"] = key(
+        "what the fake score is fitted to: a `fresh` rollout each time, or the one that the"
+        " generator's update is made with, noised afresh (`reuse`)"
     )
     normaliser: Literal["sample", "batch"] = key(
         "that distance: `sample` by sample, or the mean over a seed's `batch`"
@@ -392,8 +443,8 @@ class Save:
     log_every: int = key("updates that one record of `stats.jsonl` averages", least=1, most=UPDATES)
     checkpoint_every: int = key("updates between checkpoints", least=1, most=UPDATES)
     snapshots: int = key(
-        "snapshots of a phase, the end included, dense early on, from which the frontier over"
-        " training is drawn",
+        "snapshots of a phase beside that before training, the end included, dense early on, from"
+        " which the frontier over training is drawn",
         least=1,
         most=10_000,
     )
@@ -447,8 +498,17 @@ class Evaluate:
         most=100_000_000,
     )
     beside: str = key(
-        "emoji, moving: the method, a teacher, whose samples a method's are compared with",
+        "emoji, moving: the method, a teacher, whose samples a method's are compared with, drawn"
+        " from noise of their own (`draw`), since distances between samples of equal noise are not"
+        " those of two sets",
         minLength=1,
+    )
+    draw: int = key(
+        "of a teacher: which of its independent draws the samples of record are; equal numbers see"
+        " equal noise in every method, for pictures side by side",
+        least=1,
+        most=1000,
+        absent=1,
     )
     frontier_samples: int | None = key(
         "samples for each snapshot; emoji, moving: as many as `samples`, since coverage depends on"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pdmd.config.budget import forwards, phase_updates
 from pdmd.config.catalogue import TRANSFORMERS
 from pdmd.config.experiment import Experiment
 from pdmd.config.paths import job_label
@@ -80,15 +81,9 @@ def sampling_work(run: Run, runs: int, rows: int, number: int | None = None) -> 
 
 def phase_work(run: Run, runs: int, number: int) -> float:
     """Work of distilling one phase: rollouts, fake updates and the generator's."""
-    student, distill = run.student, run.distill
-    first, last = [0, *student.boundaries][number - 1 : number + 1]
-    steps = last - first
-    rollout = float(steps) if student.backward == "all" else (steps + 1) / 2
-    rollout += 0 if run.bank.rows else first
-    backward = 2 * steps if student.backward == "all" else 2
-    calls = distill.fake_updates * (rollout + 3) + rollout + backward + 3
-    updates = distill.updates * steps / student.steps
-    return updates * distill.batch * runs * calls * network_size(run)
+    first, last = [0, *run.student.boundaries][number - 1 : number + 1]
+    updates = phase_updates(run, number)
+    return updates * run.distill.batch * runs * forwards(run, first, last) * network_size(run)
 
 
 def training_jobs(experiment: Experiment) -> list[Job]:

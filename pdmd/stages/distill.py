@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from pdmd.config.budget import phase_updates
 from pdmd.config.experiment import Config
 from pdmd.config.paths import job_label
 from pdmd.config.sections import Run
@@ -16,6 +17,7 @@ from pdmd.stages.mixed import mixed_starts
 from pdmd.stages.outputs import bank_indices, frozen_reads
 from pdmd.stages.stage import Stage, holding, prepare, write_phase
 from pdmd.starts import BankStarts, NoiseStarts, Starts
+from pdmd.training.average import weight_of_start
 from pdmd.training.loop import train
 from pdmd.training.world import ALONE, World
 
@@ -43,14 +45,15 @@ def distill_phase(
     with holding(state, world):
         finished = train(trainer, recipe.updates, stage.save(), state, digest, label, world)
         if world.leads:
-            write_phase(stage, finished, roles.average, seeds, phase_number, inputs)
+            start = weight_of_start(recipe.average, recipe.updates)
+            kept, extra = roles.average, {"weight_of_start": start}
+            write_phase(stage, finished, kept, seeds, phase_number, inputs, extra)
 
 
 def phase_recipe(run: Run, phase: Phase) -> Recipe:
-    """A phase's hyper-parameters: its share of the updates is its share of the steps."""
-    student, total = run.student, run.distill.updates
-    share = total * phase.last // student.steps - total * phase.first // student.steps
-    values = {**vars(run.distill), "updates": max(1, share)}
+    """A phase's hyper-parameters, the updates being its own."""
+    student = run.student
+    values = {**vars(run.distill), "updates": phase_updates(run, phase.number)}
     return Recipe(**values, backward=student.backward, exits=student.exits)
 
 

@@ -106,7 +106,7 @@ def _sample_by_parts(stage: Stage, seed: int) -> None:
     assert isinstance(conditions, Prompts)
     velocities, times = trained_sampler(stage, [seed])
     index = even_prompts(conditions.evaluation, rows, 1)
-    drawn = Rows(stage, velocities, times, "sample", seed, stage.space, conditions)
+    drawn = Rows(stage, velocities, times, noise_of(stage), seed, stage.space, conditions)
     paths = by_parts(stage, "sample", seed, rows, partial(drawn, index=index))
     if stage.world.leads:
         _write(stage, seed, join_shards(paths))
@@ -120,9 +120,15 @@ def draw_samples(
     seeds: list[int],
     rows: int,
 ) -> tuple[Tensor, Index]:
-    """Evaluation samples (rows * runs, ...) from noise that depends on the seed alone."""
+    """Evaluation samples (rows * runs, ...) from noise that depends on seed and draw alone."""
     index = even_prompts(stage.conditions.evaluation, rows, len(seeds))
-    return from_noise(stage, velocities, times, "sample", seeds, rows, index)
+    return from_noise(stage, velocities, times, noise_of(stage), seeds, rows, index)
+
+
+def noise_of(stage: Stage) -> str:
+    """The role of the stream that samples of record start from; a further draw has its own."""
+    draw = stage.run.evaluate.draw
+    return "sample" if draw == 1 else f"sample/{draw}"
 
 
 def trained_sampler(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -113,7 +113,7 @@ class Stage:
         names = ("steps", "boundaries", "shift", "interval", "margin")
         switch = self.run.model.boundary or 0.0
         values = {name: getattr(self.run.student, name) for name in names}
-        return split_phases(**values, switch=switch)
+        return split_phases(**values, switch=switch, law=self.run.student.renoise)
 
     def phase(self, number: int, least: int = 1) -> Phase:
         """One phase by its number. Raises UserError for one that the method does not have."""
@@ -284,14 +284,19 @@ def write_phase(
     seeds: list[int],
     number: int,
     inputs: list[Path],
+    extra: Mapping[str, float] | None = None,
 ) -> None:
-    """Write a finished phase of every seed, with its config and provenance."""
+    """Write a finished phase of every seed, with its config and provenance.
+
+    Args:
+        extra: further metrics.
+    """
     config = stage.config
     metadata = {name: str(config[name]) for name in ("scenario", "method")} | {"phase": str(number)}
     folders = {seed: stage.paths.phase(seed, number, "expert.safetensors").parent for seed in seeds}
     for folder in folders.values():
         write_json(folder / "config.json", config)
-    write_runs(finished, kept, unstacker(kept), folders, metadata)
+    write_runs(finished, kept, unstacker(kept), folders, metadata, extra=extra)
     for seed, folder in folders.items():
         provenance.record(folder / PROVENANCE, config, [seed], inputs, PHASE)
 

@@ -55,13 +55,13 @@ class Trainer(Protocol):
 
 
 def snapshot_steps(snapshots: int, updates: int) -> list[int]:
-    """Steps after which a snapshot is kept: dense early, where fidelity moves fastest.
+    """Steps after which a snapshot is kept: before training, and then dense early on.
 
     Args:
-        snapshots: how many, the end included.
+        snapshots: how many after the first update, the end included.
     """
     shares = [((i + 1) / snapshots) ** 2 for i in range(snapshots)]
-    return sorted({max(1, round(updates * share)) for share in shares})
+    return sorted({0, *(max(1, round(updates * share)) for share in shares)})
 
 
 @dataclass
@@ -251,6 +251,8 @@ def train(
 def _loop(run: Run, updates: int, save: Save, snapshots: Sequence[int]) -> None:
     """All updates that are left, and what is written after them."""
     with Listener() as listener:
+        if not run.start:
+            run.snapshot(0)
         for step in range(run.start, updates):
             run.update(step)
             done = step + 1

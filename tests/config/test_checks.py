@@ -103,6 +103,17 @@ WRONG = {
         "expected room for re-noising between phase 3's end, t = 0.0066, and its start",
         own("mixture2d", student={"shift": 0.5, "interval": "disjoint"}, methods=["phased4"]),
     ),
+    "one re-noising level below a phase's samples": (
+        own("mixture2d", student={"renoise": {"at": 0.5}}, methods=["phased2"]),
+        "student.renoise.at: 0.5: expected a noise level at least student.margin = 0.02 between"
+        " phase 1's end, t = 0.5000, and 1",
+        own("mixture2d", student={"renoise": {"at": 0.6}}, methods=["phased2"]),
+    ),
+    "a law of re-noising that begins above its end": (
+        own("mixture2d", student={"renoise": {"low": 0.9, "high": 0.8}}, methods=["dmd2"]),
+        "expected room for re-noising between phase 1's end, t = 0.0000, and 1",
+        own("mixture2d", student={"renoise": {"low": 0.7, "high": 0.8}}, methods=["dmd2"]),
+    ),
     "exits where every step is taken": (
         own("mixture2d", student={"exits": "last"}, methods=["dmd"]),
         "student.exits: 'last': expected 'stratified' for student.backward all",

@@ -43,10 +43,10 @@ def test_a_grid_is_a_method_a_cell():
 
 
 def test_one_cell_may_be_named_alone():
-    methods = {"late": {"kind": "distill", "grid": {"distill.ema": [0.9, 0.5]}}}
-    assert experiment(methods, ["teacher", "late-ema-0p5"]).method_names("mixture2d") == [
+    methods = {"late": {"kind": "distill", "grid": {"distill.decay": [0.9, 0.5]}}}
+    assert experiment(methods, ["teacher", "late-decay-0p5"]).method_names("mixture2d") == [
         "teacher",
-        "late-ema-0p5",
+        "late-decay-0p5",
     ]
 
 
@@ -74,11 +74,14 @@ WRONG = {
     "no mapping": ({"mine": 3}, "config: methods: mine: 3: expected a mapping"),
     "a label": ({"mine": {"kind": "distill", "label": 3}}, "mine: label: 3: expected a text"),
     "an empty grid": (cells({}), "mine: grid: {}: expected keys with lists"),
-    "no list": (cells({"distill.ema": 0.9}), "grid.distill.ema: 0.9: expected a list of values"),
-    "twice": (cells({"distill.ema": [0.9, 0.9]}), "grid: 'mine-ema-0p9': expected different"),
-    "a large grid": (cells({"distill.ema": [0.1] * 1001}), "expected at most 1000"),
+    "no list": (
+        cells({"distill.decay": 0.9}),
+        "grid.distill.decay: 0.9: expected a list of values",
+    ),
+    "twice": (cells({"distill.decay": [0.9, 0.9]}), "grid: 'mine-decay-0p9': expected different"),
+    "a large grid": (cells({"distill.decay": [0.1] * 1001}), "expected at most 1000"),
     "no key": (cells({"distill.emma": [0.9]}), "distill.emma: 0.9: expected a known key"),
-    "a value": (cells({"distill.ema": [7]}), "mine-ema-7: distill.ema: 7: expected"),
+    "a value": (cells({"distill.decay": [7]}), "mine-decay-7: distill.decay: 7: expected"),
     "a scenario's key": (cells({"data.std": [0.1]}), "config: methods: mine-std-0p1: data.std"),
     "no kind": ({"mine": {"label": "x"}}, "config: methods: mine: kind: null: expected the key"),
 }

@@ -12,7 +12,7 @@ import time
 
 import torch
 
-from pdmd.config.sections import Fake, latent_size, parse_size
+from pdmd.config.sections import Average, Fake, latent_size, parse_size
 from pdmd.distill import PhaseTrainer, Recipe
 from pdmd.flow import RECTIFIED
 from pdmd.models.adapters import SharedBase, checkpoint_activations, idle_tensors
@@ -75,7 +75,9 @@ def trainer(name, size, device, dtype, rank=64, batch=2):
         betas=(0.0, 0.999),
         weight_decay=0.01,
         clip=1.0,
-        ema=0.99,
+        average=Average(law="power"),
+        budget="expert",
+        rollout="fresh",
         target="unbiased",
         gradient="normalised",
         normaliser="sample",

@@ -19,7 +19,7 @@ from configs import saving
 
 from pdmd.config.paths import Paths
 from pdmd.config.run import read_run
-from pdmd.config.sections import Fake, Fit, Model
+from pdmd.config.sections import Average, Fake, Fit, Model
 from pdmd.data.sources import MixtureData
 from pdmd.distill import PhaseTrainer, Recipe, spread
 from pdmd.errors import UserError
@@ -379,6 +379,7 @@ def fit_trainer(batch, world):
 def phase_trainer(batch, world, region="row"):
     values = {
         "updates": 12,
+        "budget": "expert",
         "batch": batch,
         "fake_updates": 2,
         "generator_lr": 2e-3,
@@ -386,12 +387,13 @@ def phase_trainer(batch, world, region="row"):
         "betas": (0.0, 0.999),
         "weight_decay": 0.1,
         "clip": 1.0,
-        "ema": 0.9,
+        "average": Average(law="power", width=0.1),
         "decay": 0.1,
         "backward": "exit",
         "exits": "stratified",
         "target": "unbiased",
         "gradient": "normalised",
+        "rollout": "fresh",
         "normaliser": "batch",
         "region": region,
         "fake": Fake(mode="full"),
