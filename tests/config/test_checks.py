@@ -373,11 +373,19 @@ def test_teachers_compared_in_a_ring_are_refused(monkeypatch):
         return read(path) | (mine if path.name == "methods.yaml" else {})
 
     monkeypatch.setattr(pdmd.config.experiment, "read_mapping", more)
-    line = refused(own("emoji", methods=["teacher-guided", "mine"], evaluate={"beside": "mine"}))
+    ring = ["teacher-guided", "teacher-guided-again", "mine"]
+    told = {"teacher-guided-again": {"kind": "teacher", "evaluate": {"beside": "mine"}}}
+    monkeypatch.setattr(
+        pdmd.config.experiment,
+        "read_mapping",
+        lambda path: more(path) | (told if path.name == "methods.yaml" else {}),
+    )
+    line = refused(own("emoji", methods=ring, evaluate={"beside": "mine"}))
+    monkeypatch.setattr(pdmd.config.experiment, "read_mapping", more)
     assert "expected teachers that are not compared in a ring" in line
-    chain = accepted(own("emoji", methods=["teacher", "teacher-guided", "mine"]))
+    chain = accepted(own("emoji", methods=ring, evaluate={"beside": "teacher-guided-again"}))
     assert chain.beside("emoji", "mine") == "teacher-guided"
-    assert chain.beside("emoji", "teacher-guided") == "teacher"
+    assert chain.beside("emoji", "teacher-guided") == "teacher-guided-again"
 
 
 # ---- what is written down twice, since configurations are read without torch

@@ -176,7 +176,7 @@ def test_every_key_of_a_run_takes_what_it_can_and_refuses_the_rest(scenario, tri
     methods = list(accepted({"scenarios": [scenario]}).runs)[-1:]
     named = [method for _, method in methods]
     if scenario not in ("toy1d", "mixture2d", "digits"):
-        named = ["teacher", *named]
+        named = ["teacher-again", *named]
     base = FURTHER.get(scenario, {}) | {"methods": named}
     resolved = accepted(own(scenario, **base)).shared_config(scenario)
     for path, old in leaves(resolved):

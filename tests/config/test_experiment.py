@@ -151,7 +151,7 @@ WRONG = {
         "fit.batch: 512",
         "a multiple of the 5 processes",
     ),
-    "an unknown method": (mixture(methods=["dmd3"]), "methods: 'dmd3'", "one of teacher, base,"),
+    "an unknown method": (mixture(methods=["dmd3"]), "methods: 'dmd3'", "one of teacher, teacher-again, base,"),
     "no method": (mixture(methods=[]), "methods: []", "at least 1 entry"),
     "the same seed twice": (mixture(seeds=[1, 2, 1]), "seeds: [1, 2, 1]", "no entry twice"),
     "fewer updates than phases": (
@@ -161,13 +161,13 @@ WRONG = {
     ),
     "students beside no teacher": (
         {"overrides": {"emoji": {"methods": ["dmd2"]}}},
-        "emoji/dmd2: evaluate.beside: 'teacher'",
+        "emoji/dmd2: evaluate.beside: 'teacher-again'",
         "a method of kind teacher among dmd2",
     ),
     "students beside a student": (
         {"overrides": {"moving": {"evaluate": {"beside": "dmd2"}}}},
         "evaluate.beside: 'dmd2'",
-        "a method of kind teacher among teacher, dmd2, phased2",
+        "a method of kind teacher among teacher, teacher-again, teacher4, dmd2, phased2",
     ),
 }
 
@@ -190,11 +190,12 @@ def test_refused_values_that_just_fit_are_accepted(repository, settings):
 
 
 def test_students_are_compared_with_the_teacher_named(repository, settings):
-    methods = ["teacher", "teacher-guided", "dmd2", "dmd2-guided"]
+    twins = ["teacher-again", "teacher-guided-again"]
+    methods = [*twins, "teacher", "teacher-guided", "dmd2", "dmd2-guided"]
     diff = {"overrides": {"emoji": {"methods": methods}}}
     experiment = Experiment(repository, merge(settings, diff))
     beside = [experiment.beside("emoji", method) for method in methods]
-    assert beside == [None, "teacher", "teacher", "teacher-guided"]
+    assert beside == [None, None, twins[0], twins[1], twins[0], twins[1]]
     assert experiment.beside("mixture2d", "dmd2") is None
 
 
@@ -267,10 +268,10 @@ def test_a_method_left_empty_is_refused(checkout, settings):
 def test_students_scored_otherwise_than_their_teacher_are_refused(checkout, settings):
     mine = {"kind": "distill", "evaluate": {"networks": {"features": "me/dinov3"}}}
     write_method(checkout, "mine", mine)
-    asked = {"overrides": {"emoji": {"methods": ["teacher", "mine"]}}}
+    asked = {"overrides": {"emoji": {"methods": ["teacher-again", "mine"]}}}
     line = refusal(checkout, merge(settings, asked))
     assert "emoji/mine: evaluate.networks: {'features': 'me/dinov3'}: expected null, as of" in line
-    Experiment(checkout, merge(settings, {"overrides": {"emoji": {"methods": ["teacher"]}}}))
+    Experiment(checkout, merge(settings, {"overrides": {"emoji": {"methods": ["teacher-again"]}}}))
 
 
 @pytest.mark.parametrize(
@@ -390,7 +391,9 @@ def test_seeds_train_together_or_each_alone(repository, settings):
 
 def test_methods_are_chosen_by_kind(repository, settings):
     experiment = Experiment(repository, settings)
-    assert experiment.select("mixture2d", ["teacher"]) == ["teacher", "base"]
+    assert experiment.select("mixture2d", ["teacher"]) == [
+        *("teacher", "base", "teacher1", "teacher4-even")
+    ]
     assert experiment.select("toy1d", ["distill", "teacher"]) == []
     assert experiment.phases("mixture2d", "phased4") == 4
     assert experiment.phases("toy1d", "full") == 1
@@ -401,7 +404,7 @@ def test_a_scenario_whose_students_train_fakes_by_adapter_may_have_a_teacher(rep
         fake = {"distill": {"fake": {"mode": "lora"}}}
         return merge(settings, {"overrides": {"emoji": {"methods": list(methods), **fake}}})
 
-    found = Experiment(repository, asked("teacher", "dmd2-lora"))
+    found = Experiment(repository, asked("teacher-again", "dmd2-lora"))
     assert found.runs["emoji", "dmd2-lora"].distill.fake.mode == "lora"
-    line = refusal(repository, asked("teacher", "dmd2"))  # the control: nothing to adapt
+    line = refusal(repository, asked("teacher-again", "dmd2"))  # the control: nothing to adapt
     assert "emoji/dmd2: distill.fake.mode: 'lora': expected full without student.lora" in line

@@ -21,7 +21,7 @@ LEAVES = [
 ]
 # Written out once more, apart from the code: (section, keys but for these, or these alone).
 SCORED = "samples video_samples neighbours beside networks size"
-TEACHER = {"teacher": None, "evaluate": SCORED}
+TEACHER = {"teacher": None, "evaluate": f"{SCORED} draw"}
 EXPECTED = {
     "teacher": TEACHER,
     "distill": {
@@ -148,7 +148,7 @@ def test_a_scenario_has_no_keys_of_methods_or_of_the_whole(diff, said):
             {"distill": {"updates": "1e3"}},
             "distill.updates: '1e3': expected a value of type integer",
         ),
-        ({"methods": ["dmd3"]}, "movingmoe: methods: 'dmd3': expected one of teacher, base"),
+        ({"methods": ["dmd3"]}, "movingmoe: methods: 'dmd3': expected one of teacher, teacher-again, base"),
     ],
 )
 def test_overrides_of_scenarios_that_do_not_run_are_checked(diff, said):

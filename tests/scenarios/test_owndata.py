@@ -58,7 +58,7 @@ def diff(source, **data):
         "bank": {"rows": 8},
         "teacher": {"steps": 2},
         "save": {"log_every": 1, "checkpoint_every": 2, "snapshots": 1},
-        "evaluate": {"samples": 8},
+        "evaluate": {"samples": 8, "beside": "teacher"},
     }
 
 

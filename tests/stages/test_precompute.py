@@ -28,7 +28,7 @@ TINY = {
     "distill": {"updates": 4, "batch": 4, "fake_updates": 1},
     "bank": {"rows": 8, "shard_rows": 8},
     "save": {"log_every": 2, "checkpoint_every": 2, "snapshots": 1},
-    "evaluate": {"samples": 960},
+    "evaluate": {"samples": 960, "beside": "teacher"},
 }
 
 
