@@ -151,7 +151,11 @@ WRONG = {
         "fit.batch: 512",
         "a multiple of the 5 processes",
     ),
-    "an unknown method": (mixture(methods=["dmd3"]), "methods: 'dmd3'", "one of teacher, teacher-again, base,"),
+    "an unknown method": (
+        mixture(methods=["dmd3"]),
+        "methods: 'dmd3'",
+        "one of teacher, teacher-again, base,",
+    ),
     "no method": (mixture(methods=[]), "methods: []", "at least 1 entry"),
     "the same seed twice": (mixture(seeds=[1, 2, 1]), "seeds: [1, 2, 1]", "no entry twice"),
     "fewer updates than phases": (

@@ -148,7 +148,10 @@ def test_a_scenario_has_no_keys_of_methods_or_of_the_whole(diff, said):
             {"distill": {"updates": "1e3"}},
             "distill.updates: '1e3': expected a value of type integer",
         ),
-        ({"methods": ["dmd3"]}, "movingmoe: methods: 'dmd3': expected one of teacher, teacher-again, base"),
+        (
+            {"methods": ["dmd3"]},
+            "movingmoe: methods: 'dmd3': expected one of teacher, teacher-again, base",
+        ),
     ],
 )
 def test_overrides_of_scenarios_that_do_not_run_are_checked(diff, said):
