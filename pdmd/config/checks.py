@@ -275,7 +275,7 @@ def _check_roles(run: Run, where: str) -> None:
     if distill.region == "update" and model.boundary is None:
         expected = "row without model.boundary, which divides the noise levels of two experts"
         raise refusal(where, "distill.region", "update", expected)
-    if distill.microbatch and distill.normaliser == "batch" and distill.gradient == "normalised":
+    if distill.microbatch and distill.normaliser == "batch" and distill.gradient != "literal":
         expected = "none with distill.normaliser batch, which looks at all rows at once"
         raise refusal(where, "distill.microbatch", distill.microbatch, expected)
     if distill.checkpointing and model.kind not in TRANSFORMERS:

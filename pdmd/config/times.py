@@ -30,5 +30,5 @@ def has_room(law: Renoise, end: float, top: float, margin: float) -> bool:
     """Whether that range lies within the phase's, and is one."""
     low, high = renoise_range(law, end, top, margin)
     if law.at is not None:
-        return end + margin <= law.at <= 1 - margin
+        return end + margin <= law.at <= min(top, 1 - margin)
     return end <= low < high <= 1

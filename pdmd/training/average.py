@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 from pdmd.config.sections import Average
 
 
+@cache  # asked for at every update
 def power_of(width: float) -> float:
-    """The exponent of the power profile with a relative standard deviation (EDM2, Eq. 123).
+    """The exponent of the power profile with a relative standard deviation (EDM2, sec. 3).
 
     Of the profile t^g over (0, 1) the variance is (g + 1) / ((g + 2)^2 (g + 3)).
 

@@ -103,6 +103,21 @@ WRONG = {
         "expected room for re-noising between phase 3's end, t = 0.0066, and its start",
         own("mixture2d", student={"shift": 0.5, "interval": "disjoint"}, methods=["phased4"]),
     ),
+    "microbatches of a projected gradient that all rows normalise": (
+        own("mixture2d", distill={"normaliser": "batch", "microbatch": 8, "gradient": "projected"}),
+        "distill.microbatch: 8: expected none with distill.normaliser batch",
+        own("mixture2d", distill={"normaliser": "batch", "microbatch": 8, "gradient": "literal"}),
+    ),
+    "one re-noising level above a disjoint phase": (
+        own(
+            "mixture2d",
+            student={"renoise": {"at": 0.6}, "interval": "disjoint"},
+            methods=["phased2"],
+        ),
+        "student.renoise.at: 0.6: expected a noise level at least student.margin = 0.02 between"
+        " phase 2's end, t = 0.0000, and its start",
+        own("mixture2d", student={"renoise": {"at": 0.6}}, methods=["phased2"]),
+    ),
     "one re-noising level below a phase's samples": (
         own("mixture2d", student={"renoise": {"at": 0.5}}, methods=["phased2"]),
         "student.renoise.at: 0.5: expected a noise level at least student.margin = 0.02 between"

@@ -27,7 +27,7 @@ def test_a_power_average_has_the_width_it_is_named_by(width):
 
 
 def test_exponents_are_those_of_edm2():
-    """Table in its App. C: relative widths .05 and .10 are exponents 16.97 and 6.94."""
+    """Relative widths .05 and .10 are exponents 16.97 and 6.94, as its sec. 3 says."""
     assert power_of(0.05) == pytest.approx(16.97, abs=0.01)
     assert power_of(0.10) == pytest.approx(6.94, abs=0.01)
 
