@@ -6,7 +6,7 @@ SHELL := bash
 .ONESHELL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-all test-slurm small teachers ablations record minute tiny golden handbook lint format lock clean
+.PHONY: help setup demo test test-long test-all test-slurm small teachers ablations record minute tiny golden handbook claims lint format lock clean
 
 ACTIVATE := export PATH="$(CURDIR)/.venv/bin:$$PATH"
 INSTALL := .venv/bin/python -m pip install -q -q --no-input --disable-pip-version-check
@@ -75,6 +75,9 @@ golden: .venv/.ready ## run a tiny whole workflow afresh, and compare its result
 
 handbook: .venv/.ready ## write the tables of config/README.md and the schemas of YAML files
 	@.venv/bin/python -m pdmd.config.handbook
+
+claims: .venv/.ready ## decide every claim of config/claims.yaml by what was run
+	@.venv/bin/python -m pdmd claims --output results/claims_of_all
 
 lint: .venv/.ready ## check style, types and the workflow
 	@$(ACTIVATE)

@@ -27,6 +27,7 @@ include: "rules/distill.smk"
 include: "rules/sample.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
+include: "rules/claims.smk"
 
 
 rule all:
@@ -34,3 +35,4 @@ rule all:
     default_target: True
     input:
         [path for scenario in experiment.scenarios for path in GRAPH.targets(scenario)],
+        CLAIMED.files,

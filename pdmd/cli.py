@@ -181,6 +181,20 @@ def _fit(args: argparse.Namespace) -> None:
             fit_base(args.config, world)
 
 
+def _measure(args: argparse.Namespace) -> None:
+    from pdmd.stages.measure import measure_steps
+    from pdmd.training.world import join
+
+    with join(args.device) as world:
+        measure_steps(args.config, world)
+
+
+def _grid(args: argparse.Namespace) -> None:
+    from pdmd.stages.grid import choose_grid
+
+    choose_grid(args.config)
+
+
 def _keep(args: argparse.Namespace) -> None:
     from pdmd.stages.fit import keep
 
@@ -264,6 +278,17 @@ def _figures(args: argparse.Namespace) -> None:
     draw_figures(args.configs)
 
 
+def _claims(args: argparse.Namespace) -> None:
+    from pdmd.config.claims import check_planned, read_claims
+    from pdmd.report.claims import write_claims
+
+    claims = read_claims(args.claims)
+    if args.only is not None:
+        claims = check_planned(claims, args.only, args.planned, args.claims)
+    there = None if args.scores is None else set(args.scores)
+    write_claims(claims, args.results, args.output, there)
+
+
 def _report(args: argparse.Namespace) -> None:
     from pdmd.jobs.demo import make_report
 
@@ -341,6 +366,20 @@ def parser() -> argparse.ArgumentParser:
     settings = "what the workflow was started with (default: as of the last report)"
     report.add_argument("--settings", type=Path, metavar="FILE", help=settings)
     report.add_argument("snakemake", nargs="*", help="further Snakemake arguments, after --")
+    claims = command("claims", _claims, "decide the registered claims by what was run")
+    registry = "the registry (default: config/claims.yaml)"
+    claims.add_argument(
+        "--claims", type=Path, default="config/claims.yaml", metavar="FILE", help=registry
+    )
+    claims.add_argument(
+        "--results", type=Path, default=Path("results"), help="what parts lie below"
+    )
+    claims.add_argument("--output", type=Path, required=True, help="table, without its ending")
+    claims.add_argument("--only", nargs="+", metavar="ID", help="of these claims (default: all)")
+    read = "the metrics.json to read (default: all that are there)"
+    claims.add_argument("--scores", type=Path, nargs="+", metavar="FILE", help=read)
+    planned = "of the claims planned with: others are refused"
+    claims.add_argument("--digest", dest="planned", metavar="DIGEST", help=planned)
     record = command("record", _record, "keep a demo's tables in docs/record and README.md")
     record.add_argument("--results", default="results", help="results folder (default: results)")
     resolve = command("resolve", _resolve, "write the configs of all jobs, as Snakemake does")
@@ -384,6 +423,9 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument("--seeds", type=int, nargs="+", help="train together")
     kept = stage("keep", _keep, "keep a fitted base network, to start from it later")
     kept.add_argument("--output", type=Path, required=True, help="where its weights go")
+    text = "measure the teacher's errors of single Euler steps, over all t -> s"
+    stage("measure", _measure, text, "device")
+    stage("grid", _grid, "choose a method's noise levels and phase ends by those errors")
     stage("bank", _bank, "precompute what the frozen experts hand to a phase", *LAUNCHED)
     stage("distill", _distill, "train the expert of one phase", *LAUNCHED)
     launch = command("launch", _launch, "run a stage that trains or draws in several processes")

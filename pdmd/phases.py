@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -109,6 +110,7 @@ def split_phases(
     margin: float,
     switch: float = 0.0,
     law: Renoise | None = None,
+    times: Sequence[float] | None = None,
 ) -> tuple[Phase, ...]:
     """Cut the step grid into phases.
 
@@ -119,9 +121,11 @@ def split_phases(
         margin: keeps the re-noising time this far from the end of the phase and from 1.
         switch: noise level at and above which the model's high-noise expert works, 0 without one.
         law: of re-noising; None is that of the grid's shift on the whole interval.
+        times: the step grid, steps + 1 noise levels from 1 to 0; None is that of the shift, which
+            else is of re-noising alone.
     Raises:
-        ValueError: boundaries that do not rise to `steps`, an unknown interval, or no room for
-            re-noising in a phase.
+        ValueError: boundaries that do not rise to `steps`, times that do not fall from 1 to 0, an
+            unknown interval, or no room for re-noising in a phase.
     """
     rising = list(boundaries) == sorted(set(boundaries)) and min(boundaries, default=0) > 0
     if not rising or boundaries[-1] != steps:
@@ -129,7 +133,11 @@ def split_phases(
     if interval not in ("nested", "disjoint"):
         raise ValueError(f"interval: {interval!r}: expected 'nested' or 'disjoint'")
     law = law or Renoise()
-    times, warp = step_grid(steps, shift), law.shift or shift
+    if times is not None:
+        falls = all(t > s for t, s in pairwise(times))
+        if len(times) != steps + 1 or (times[0], times[-1]) != (1, 0) or not falls:
+            raise ValueError(f"times: {list(times)}: expected {steps + 1} that fall from 1 to 0")
+    times, warp = step_grid(steps, shift) if times is None else tuple(times), law.shift or shift
     phases, first = [], 0
     for number, last in enumerate(boundaries, start=1):
         top = times[first] if interval == "disjoint" else 1.0

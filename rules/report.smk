@@ -56,7 +56,7 @@ for scenario in experiment.scenarios:
 
 onsuccess:
     # Who asks for a part may lack some.
-    if all(Path(path).exists() for path in GRAPH.reported()):
+    if all(Path(path).exists() for path in [*GRAPH.reported(), *CLAIMED.files]):
         settings = settings_file()
         shell(
             "python -m pdmd report --results {RESULTS:q} --settings {settings:q}"

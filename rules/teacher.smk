@@ -20,3 +20,48 @@ rule fit_base:
         digest=GRAPH.digest("base"),
     shell:
         "python -m pdmd {resources.launch}fit --config {input.config:q} --digest {params.digest}"
+
+
+rule measure:
+    """Measure the teacher's errors of single Euler steps, over all t -> s."""
+    input:
+        GRAPH.shared_reads(outputs.measure_reads),
+        config=GRAPH.config("measure"),
+    output:
+        [f"{RESULTS}/{{scenario}}/base/{name}" for name in outputs.MEASURED],
+    benchmark:
+        f"{RESULTS}/{{scenario}}/base/measuring.benchmark.tsv"
+    wildcard_constraints:
+        scenario=GRAPH.measured,
+    priority: FIRST
+    conda:
+        CONDA
+    threads: GRAPH.threads
+    resources:
+        **REQUESTS.measuring(),
+    params:
+        digest=GRAPH.digest("measure"),
+    shell:
+        "python -m pdmd {resources.launch}measure --config {input.config:q}"
+        " --digest {params.digest}"
+
+
+rule grid:
+    """Choose a method's noise levels and phase ends by the measured errors."""
+    input:
+        GRAPH.chosen_from,
+        config=GRAPH.config("grid"),
+    output:
+        [f"{RESULTS}/{{scenario}}/{{method}}/{name}" for name in outputs.CHOSEN],
+    wildcard_constraints:
+        scenario=GRAPH.measured,
+        method=GRAPH.choosing,
+    priority: FIRST
+    conda:
+        CONDA
+    resources:
+        **light(),
+    params:
+        digest=GRAPH.digest("grid"),
+    shell:
+        "python -m pdmd grid --config {input.config:q} --digest {params.digest}"

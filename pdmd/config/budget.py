@@ -37,12 +37,29 @@ def forwards(run: Run, first: int, last: int) -> float:
 
 
 def phase_updates(run: Run, number: int) -> int:
-    """The updates of a phase by its number."""
+    """The updates of a phase by its number; where its end is `auto`, of an even split."""
+    first, last = [0, *run.student.ends][number - 1 : number + 1]
+    return updates_of(run, first, last)
+
+
+def updates_of(run: Run, first: int, last: int) -> int:
+    """The updates of a phase that takes steps first .. last - 1."""
     distill, steps = run.distill, run.student.steps
-    first, last = [0, *run.student.boundaries][number - 1 : number + 1]
     if distill.budget == "expert":
         return distill.updates
     if distill.budget == "total":
         return max(1, distill.updates * last // steps - distill.updates * first // steps)
     calls = distill.updates * forwards(run, 0, steps) * (last - first) / steps
     return max(1, round(calls / forwards(run, first, last)))
+
+
+def calls_of(levels: int, substeps: int, carried: bool, each: int = 1) -> dict[str, int]:
+    """Network calls that the measurement of a teacher's single steps takes for a sample.
+
+    Args:
+        each: calls of one velocity, two with guidance.
+    """
+    last, fine = levels - 1, 2 * substeps
+    steps = sum(j * (last - j) for j in range(1, last)) if carried else 0
+    counts = {"trajectory": last * fine, "levels": last, "carried": steps * fine}
+    return {name: each * count for name, count in counts.items()}

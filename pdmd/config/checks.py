@@ -9,8 +9,8 @@ from typing import Any
 from pdmd.config.catalogue import PRETRAINED, TRANSFORMERS
 from pdmd.config.complaints import refusal
 from pdmd.config.score_checks import check_scores
-from pdmd.config.sections import Data, Hardware, PromptedData, Run, Student
-from pdmd.config.times import has_room, raw_time, renoise_range, shifted
+from pdmd.config.sections import AUTO, Data, Hardware, PromptedData, Run, Student, Teacher
+from pdmd.config.times import phase_has_room, step_times
 from pdmd.config.typed import keys, required
 from pdmd.errors import UserError
 from pdmd.scenarios.kind import kind_of, kinds
@@ -26,7 +26,6 @@ MODEL_KEYS = {  # kind of model -> keys it must have, keys it may have
     "wan": ({"width", "depth", "heads", "text_length"}, {"feedforward", "boundary"}),
     PRETRAINED: ({"family", "source"}, {"revision", "boundary", "dtype", "deterministic"}),
 }
-ROOM = 0.1  # of the re-noising draws that must lie above a boundary they are clamped to
 BESIDE_SCENARIOS = ("clip",)  # folders that are taken: beside those of scenarios,
 BESIDE_METHODS = ("data", "config", "tables", "figures")  # and of methods
 
@@ -242,8 +241,18 @@ def _check_fit(run: Run, where: str) -> None:
 def _check_student(run: Run, where: str) -> None:
     """Steps, phases and the room of their re-noising times."""
     student, model = run.student, run.model
-    boundaries = student.boundaries
-    if list(boundaries) != sorted(set(boundaries)) or boundaries[-1] != student.steps:
+    boundaries, phases = student.boundaries, student.phases
+    _check_grid(run.teacher, "teacher", run, where)
+    _check_grid(student, "student", run, where)
+    if (boundaries == AUTO) != (phases is not None):
+        chosen = boundaries == AUTO
+        expected = "their number with boundaries: auto" if chosen else "none without it"
+        raise refusal(where, "student.phases", phases, expected)
+    if phases is not None and phases > student.steps:
+        expected = f"at most student.steps = {student.steps}"
+        raise refusal(where, "student.phases", phases, expected)
+    rises = list(student.ends) == sorted(set(student.ends))
+    if boundaries != AUTO and (not rises or boundaries[-1] != student.steps):
         expected = f"rising step counts that end at student.steps = {student.steps}"
         raise refusal(where, "student.boundaries", list(boundaries), expected)
     if (model.boundary or 0) >= 1 - student.margin:
@@ -285,37 +294,54 @@ def _check_roles(run: Run, where: str) -> None:
 
 def _check_room(student: Student, boundary: float, where: str) -> None:
     """Re-noising times of every phase must lie in its range, and vary where they are drawn."""
-    steps, shift, margin, law = student.steps, student.shift, student.margin, student.renoise
-    first = 0
-    for number, last in enumerate(student.boundaries, start=1):
-        end, before, start = (shifted(1 - step / steps, shift) for step in (last, last - 1, first))
-        nested = student.interval == "nested"
-        top = 1.0 if nested else start
-        above = "1" if nested or number == 1 else "its start"
-        what = f"phase {number}'s end, t = {end:.4f}, and {above}"
-        if not has_room(law, end, top, margin):
+    times, margin, law, first = step_times(student), student.margin, student.renoise, 0
+    if times is None or student.boundaries == AUTO:
+        return  # the choice of a grid keeps room
+    for number, last in enumerate(student.ends, start=1):
+        above = "1" if student.interval == "nested" or number == 1 else "its start"
+        what = f"phase {number}'s end, t = {times[last]:.4f}, and {above}"
+        if not phase_has_room(student, boundary, times, first, last):
             if law.at is not None:
                 expected = f"a noise level at least student.margin = {margin:g} between {what}"
                 raise refusal(where, "student.renoise.at", law.at, expected)
-            expected = f"room for re-noising between {what} (student.shift = {shift})"
-            raise refusal(where, "student.margin", margin, expected)
-        low, high = renoise_range(law, end, top, margin)
-        floor = boundary if before >= boundary else 0.0
-        if law.at is None and _clamped(law.shift or shift, low, high, floor) > 1 - ROOM:
-            expected = f"room for re-noising between {what} (student.shift = {shift})"
+            of = f"student.shift = {student.shift}" if student.grid is None else "student.grid"
+            expected = f"room for re-noising between {what} ({of})"
             raise refusal(where, "student.margin", margin, expected)
         first = last
 
 
-def _clamped(shift: float, low: float, high: float, floor: float) -> float:
-    """The share of re-noising times that are clamped to a floor."""
-    raw_low, raw_high = raw_time(low, shift), raw_time(high, shift)
-    return (raw_time(max(floor, low), shift) - raw_low) / (raw_high - raw_low)
+def _check_grid(spec: Student | Teacher, section: str, run: Run, where: str) -> None:
+    """Noise levels fall from 1 to 0, one more than steps; chosen ones are of measured levels."""
+    grid, steps = spec.grid, spec.steps
+    if grid is None:
+        return
+    if not isinstance(grid, tuple):
+        if steps >= run.measure.levels:
+            expected = f"less than measure.levels = {run.measure.levels} for {section}.grid auto"
+            raise refusal(where, f"{section}.steps", steps, expected)
+        return
+    falls = list(grid) == sorted(set(grid), reverse=True)
+    if len(grid) != steps + 1 or grid[0] != 1 or grid[-1] != 0 or not falls:
+        expected = f"{steps + 1} levels that fall from 1 to 0, as {section}.steps = {steps} has"
+        raise refusal(where, f"{section}.grid", list(grid), expected)
+
+
+def check_measured(run: Run, shared: Run, where: str) -> None:
+    """What is chosen from the scenario's measurement is of its own teacher. Raises UserError.
+
+    Args:
+        shared: the scenario's run without a method.
+    """
+    for name in ("kind", "guidance", "guidance_low"):
+        value, measured = getattr(run.teacher, name), getattr(shared.teacher, name)
+        if value != measured:
+            expected = f"{measured}, as of the scenario's teacher, whose steps are measured"
+            raise refusal(where, f"teacher.{name}", value, expected)
 
 
 def _check_length(run: Run, where: str) -> None:
     """How long training is, and how often it writes."""
-    save, phases = run.save, len(run.student.boundaries)
+    save, phases = run.save, len(run.student.ends)
     if save.checkpoint_every % save.log_every:
         expected = f"a multiple of save.log_every = {save.log_every}"
         raise refusal(where, "save.checkpoint_every", save.checkpoint_every, expected)

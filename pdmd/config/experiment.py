@@ -11,6 +11,7 @@ from pdmd.config.checks import (
     BESIDE_METHODS,
     BESIDE_SCENARIOS,
     check_base,
+    check_measured,
     check_name,
     check_shares,
     check_together,
@@ -23,6 +24,7 @@ from pdmd.config.run import read_run, run_schema
 from pdmd.config.schema import check, partial
 from pdmd.config.scopes import PLACES, check_method, check_scenario
 from pdmd.config.sections import Listed, Run, Settings
+from pdmd.config.times import chooses
 from pdmd.config.typed import schema
 from pdmd.config.yaml_files import plain, read_mapping
 from pdmd.config.yaml_files import read_yaml as read_yaml
@@ -74,8 +76,10 @@ class Experiment:
             check_together(run, config, where := f"{scenario}/{method}")
             if run.kind != "teacher":
                 check_shares(run.hardware, run.kind, getattr(run, run.kind).batch, where)
-        for pair in self.runs:
+        for pair, run in self.runs.items():
             self.beside(*pair)
+            if chooses(run):
+                check_measured(run, self.shared(pair[0]), "/".join(pair))
         check_validated(self.settings["validate"], self.scenarios, self.scenario)
 
     def scenario(self, name: str) -> Config:
@@ -105,6 +109,10 @@ class Experiment:
 
         return parts(self, scenario)
 
+    def runs_of(self, scenario: str) -> list[Run]:
+        """The runs of a scenario, in the order of its tables."""
+        return [self.runs[scenario, name] for name in self.method_names(scenario)]
+
     def seeds(self, scenario: str) -> list[int]:
         """The seeds of a scenario."""
         return self.scenario(scenario)["seeds"]
@@ -124,7 +132,7 @@ class Experiment:
     def phases(self, scenario: str, method: str) -> int:
         """The number of phases that a method trains."""
         run = self.runs[scenario, method]
-        return len(run.student.boundaries) if run.kind == "distill" else 1
+        return len(run.student.ends) if run.kind == "distill" else 1
 
     def beside(self, scenario: str, method: str) -> str | None:
         """The method, a teacher, whose samples a method's are compared with; None: nobody's.

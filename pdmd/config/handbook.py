@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pdmd.config import sections
+from pdmd.config import claims, sections
 from pdmd.config.run import run_schema
 from pdmd.config.schema import partial
 from pdmd.config.scopes import PLACES
@@ -23,7 +23,7 @@ SCHEMAS = Path("workflow/schemas")
 MARKS = re.compile(r"(<!-- keys of ([\w.]+) -->\n).*?(<!-- end of keys -->)", re.DOTALL)
 OTHER = {"top": sections.Settings, "codec": sections.Codec, "clip": sections.Clip}
 OTHER |= {"lora": sections.Lora, "fake": sections.Fake, "networks": sections.Networks}
-OTHER |= {"renoise": sections.Renoise, "average": sections.Average}
+OTHER |= {"renoise": sections.Renoise, "average": sections.Average, "claim": claims.Claim}
 
 
 def section(name: str) -> type:
@@ -70,7 +70,9 @@ def values(key: Schema) -> str:
         return ", ".join(f"`{value}`" for value in key["enum"])
     kind = key.get("type")
     if isinstance(kind, list):
-        return f"{values({**key, 'type': kind[0]})}, or null"
+        words = {"string": f"`{key.get('pattern', 'text')}`", "null": "null"}
+        others = [words[str(one)] for one in kind[1:]]
+        return ", or ".join([values({**key, "type": kind[0]}), *others])
     if kind == "array":
         return f"list of {_count(key)}{values(key['items'])}"
     if kind in ("integer", "number"):
@@ -122,7 +124,10 @@ def schemas() -> dict[str, Schema]:
         "defaults": scenario,
         "overrides": {"type": "object", "additionalProperties": scenario},
     }
+    registry = claims.claims_schema()
+    registry["properties"]["claims"]["items"] = described(schema(claims.Claim), claims.Claim)
     return {
+        "claims": registry,
         "config": top,
         "scenario": scenario,
         "methods": {"type": "object", "additionalProperties": method},
@@ -131,7 +136,7 @@ def schemas() -> dict[str, Schema]:
 
 def sections_of_a_run() -> Mapping[str, type]:
     """Name -> type; `data` is of its kind."""
-    names = ("hardware", "model", "teacher", "fit", "student", "distill", "bank", "save")
+    names = ("hardware", "model", "teacher", "measure", "fit", "student", "distill", "bank", "save")
     return {name: section(name) for name in (*names, "classifier", "evaluate", "tables")}
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pdmd.config.catalogue import PRETRAINED
 from pdmd.config.run import read_run
 from pdmd.config.sections import Run
+from pdmd.config.times import chooses
 from pdmd.errors import UserError
 from pdmd.files.storage import fingerprint, read_json, write_json
 from pdmd.scenarios.kind import kinds
@@ -29,6 +30,13 @@ SHARED: dict[str, tuple[str, ...]] = {
     "classifier": ("data", "classifier"),
     "text": ("data",),
     "base": ("flow", "data", "model", "fit", "save"),
+}
+# The same of scenarios that have methods whose steps or phases are chosen from a measurement, and
+# of those methods.
+MEASURE = ("flow", "data", "model", "measure", "evaluate.size?")
+CHOICE: dict[str, tuple[str, ...]] = {
+    "teacher": ("kind", "teacher.steps", "teacher.grid", "student"),
+    "distill": ("kind", "student", "model.boundary?"),
 }
 # The same of scenarios of released models.
 RELEASED: dict[str, tuple[str, ...]] = {
@@ -48,6 +56,7 @@ FEATURES = (*DECODING, "evaluate.video_samples?", "evaluate.networks?")
 SCORES = (*FEATURES, "evaluate.neighbours?", "evaluate.beside")
 FRONTIER = ("evaluate.frontier_samples", "evaluate.neighbours?", "evaluate.video_samples?")
 TABLE = ("kind", "title", "data", "student", "tables", "seeds")
+GRID = ("teacher.steps", "teacher.shift", "teacher.grid?")  # of samples of a teacher
 # The same of a method's jobs, by its kind.
 JOBS: dict[str, dict[str, tuple[str, ...]]] = {
     "teacher": {
@@ -55,7 +64,7 @@ JOBS: dict[str, dict[str, tuple[str, ...]]] = {
         "decode": DECODING,
         "features": FEATURES,
         "score": SCORES,
-        "table": TABLE,
+        "table": (*TABLE, *GRID),
     },
     "distill": {
         "bank": (*NETWORK, "student", "bank"),
@@ -109,6 +118,8 @@ def parts(experiment: Experiment, scenario: str, base: Path = Path()) -> dict[st
     shared = experiment.shared_config(scenario)
     every = RELEASED if shared["model"]["kind"] == PRETRAINED else SHARED
     contents = {f"config/{part}.json": _part(shared, keys, base) for part, keys in every.items()}
+    if any(map(chooses, experiment.runs_of(scenario))):
+        contents["config/measure.json"] = _part(shared, (*MEASURE, *TEACHING), base)
     for name in experiment.method_names(scenario):
         run = experiment.configs[scenario, name]
         for part, keys in jobs_of(run).items():
@@ -121,6 +132,8 @@ def parts(experiment: Experiment, scenario: str, base: Path = Path()) -> dict[st
 def jobs_of(run: Config) -> dict[str, tuple[str, ...]]:
     """Name of each part that a method's jobs read -> its sections and keys."""
     jobs = JOBS[run["kind"]]
+    if chooses(read_run(run)):
+        jobs = {**jobs, "grid": CHOICE[run["kind"]]}
     if kinds()[run["data"]["kind"]].frozen is None or run["kind"] != "distill":
         return jobs
     further = FURTHER if run["model"]["kind"] == PRETRAINED else {}
@@ -148,7 +161,7 @@ def _part(run: Config, keys: Iterable[str], base: Path) -> Config:
 
 def uses_bank(run: Run) -> bool:
     """Whether later phases start from a bank; a method of one phase has no later ones."""
-    return bool(run.bank.rows) and len(run.student.boundaries) > 1
+    return bool(run.bank.rows) and len(run.student.ends) > 1
 
 
 def _kept(name: str | None, base: Path) -> str | None:
@@ -203,8 +216,10 @@ def check_part(config: Config, part: str, where: str) -> None:
     kind = config.get("kind")
     keys = SHARED.get(part) or RELEASED.get(part) or JOBS.get(str(kind), {}).get(part)
     keys = keys or FURTHER.get(part)
+    keys = {"measure": (*MEASURE, *TEACHING), "grid": CHOICE.get(str(kind))}.get(part, keys)
     if keys is None:
-        kinds = ", ".join(name for name, jobs in JOBS.items() if part in jobs)
+        having = [name for name, jobs in JOBS.items() if part in jobs]
+        kinds = ", ".join(CHOICE if part == "grid" else having)
         raise UserError(f"{where}: kind: {kind!r}: expected {kinds}, which have settings of {part}")
     for key in (*IDENTITY, *keys):
         section, _, name = key.partition(".")

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pdmd.config.claims import registered
 from pdmd.config.complaints import refusal
 from pdmd.config.parts import Part, resolved, write_parts
 from pdmd.config.paths import results_folder
@@ -52,6 +53,7 @@ def open_workflow(
             read_mapping(Path(file))  # Snakemake takes the last of a key given twice
         experiment = read_workflow(root, settings)
         check_files(experiment)
+        registered(root)  # a mistake there is told now, too
         parts = write_parts(experiment, root)
         os.environ[VARIABLE] = keep(experiment)
     except UserError as error:

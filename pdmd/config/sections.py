@@ -81,6 +81,9 @@ class PromptedData(Data):
 
 
 Size = tuple[int, int, int]  # frames, height and width in px
+AUTO = "auto"  # in the place of a list: chosen from the teacher's measured errors
+Grid = tuple[float, ...] | Literal["auto"] | None
+Ends = tuple[int, ...] | Literal["auto"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +206,14 @@ class Teacher:
         "`exact` (closed-form velocity) or `fitted` (the base network)"
     )
     steps: int = key("Euler steps of the teacher's own samples", least=1, most=100_000)
+    grid: Grid = key(
+        "noise levels of those steps, as `student.grid`",
+        least=0,
+        most=1,
+        entries=(2, 1000),
+        absent=None,
+        null=True,
+    )
     shift: float | None = key(
         "shift of those steps; null for `qwen-image`, whose pipeline makes it a function of the"
         " size, and stretches the grid to end at .02",
@@ -303,19 +314,54 @@ class Renoise:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Measure:
+    """How the teacher's errors of single Euler steps are measured, which `auto` grids and phase
+    ends are chosen from; once a scenario, of its own teacher.
+    """
+
+    levels: int = key(
+        "noise levels that steps run between, finer towards both ends", least=3, most=200
+    )
+    samples: int = key("trajectories, each with its noise and prompt", least=1, most=1_000_000)
+    substeps: int = key(
+        "midpoint steps of the fine solution from a level to the next", least=1, most=1000
+    )
+    error: Literal["step", "end"] = key(
+        "`end`: of what the fine solution makes of a step's result at t = 0, `step`: of the result"
+        " itself, which takes a hundredth of the calls"
+    )
+    seed: int = key("seed of noise and prompts", least=0, most=SEED)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Student:
     """Steps and phases."""
 
-    steps: int = key(
-        "of the step grid: evenly spaced raw times, t = k u / (1 + (k - 1) u)", least=1, most=999
+    steps: int = key("of the step grid", least=1, most=999)
+    shift: float = key(
+        "k of the step grid: evenly spaced raw times, t = k u / (1 + (k - 1) u), and of re-noising"
+        " where `renoise.shift` is absent",
+        least=1.0e-6,
+        most=1_000_000,
     )
-    shift: float = key("k of the step grid", least=1.0e-6, most=1_000_000)
-    boundaries: tuple[int, ...] = key(
+    grid: Grid = key(
+        "noise levels in the place of those of `shift`: `[1, 0.9, 0.6, 0.3, 0]`, or `auto`: those"
+        " whose steps have the least summed error by `measure`",
+        least=0,
+        most=1,
+        entries=(2, 1000),
+        absent=None,
+        null=True,
+    )
+    boundaries: Ends = key(
         "for each phase the number of steps taken when it ends; `[4]` is one phase, `[2, 4]` two of"
-        " two steps",
+        " two steps; `auto`: those whose largest summed error of a phase by `measure` is least",
         least=1,
         most=999,
         entries=(1, 999),
+    )
+    phases: int | None = key(
+        "how many, with `boundaries: auto` alone", least=1, most=999, absent=None, null=True
     )
     interval: Literal["nested", "disjoint"] = key(
         "re-noising times of a phase: `nested` in (t_k, 1) or `disjoint` in (t_k, t_{k-1})"
@@ -337,6 +383,14 @@ class Student:
         " exits"
     )
     lora: Lora | None = key("null trains all of an expert, else an adapter, see `student.lora`")
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The boundaries; with `auto`, which files of results say, an even split's."""
+        if isinstance(self.boundaries, tuple):
+            return self.boundaries
+        count = self.phases or 1
+        return tuple(self.steps * number // count for number in range(1, count + 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -583,7 +637,7 @@ class Run:
     )
     title: str = key("the scenario's name in captions", minLength=1, maxLength=200)
     seeds: tuple[int, ...] = key(
-        "one run for each; the 95% intervals are over them",
+        "one run for each; 95% intervals are over them, if three or more",
         least=0,
         most=SEED,
         entries=(1, 1000),
@@ -605,6 +659,7 @@ class Run:
     data: Data
     model: Model
     teacher: Teacher
+    measure: Measure
     student: Student
     distill: Distill
     bank: Bank

@@ -107,16 +107,17 @@ def _without_none(hint: Any) -> Any:
     """X of `X | None`."""
     if get_origin(hint) not in (Union, types.UnionType):
         return hint
-    (inner,) = (one for one in get_args(hint) if one is not type(None))
-    return inner
+    inner = tuple(one for one in get_args(hint) if one is not type(None))
+    return inner[0] if len(inner) == 1 else Union[inner]  # noqa: UP007
 
 
 def _of(hint: Any, metadata: Mapping[str, Any]) -> Schema:
     """The schema of one key."""
     inner = _without_none(hint)
     of_key = {**_plain(inner, metadata), **metadata.get("further", {})}
-    if inner is not hint and metadata["null"]:
-        of_key["type"] = [of_key["type"], "null"]
+    if inner is not hint and type(None) in get_args(hint) and metadata["null"]:
+        kinds = of_key["type"]
+        of_key["type"] = [*(kinds if isinstance(kinds, list) else [kinds]), "null"]
     return of_key
 
 
@@ -126,6 +127,10 @@ def _plain(hint: Any, metadata: Mapping[str, Any]) -> Schema:
         return schema(hint)  # type: ignore[arg-type]
     if get_origin(hint) is Literal:
         return {"enum": list(get_args(hint))}
+    if get_origin(hint) in (Union, types.UnionType):  # a list, or a word in its place
+        listed, word = get_args(hint)
+        of_list = _plain(listed, metadata)
+        return {**of_list, "type": ["array", "string"], "pattern": "|".join(get_args(word))}
     if get_origin(hint) is tuple:
         first, last = get_args(hint)[0], get_args(hint)[-1]
         number = len(get_args(hint))

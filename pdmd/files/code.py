@@ -12,7 +12,11 @@ IMPORT = re.compile(
     r"^[ \t]*(?:from|import) pdmd(?:\.([\w.]+))?(?: import (\([\w, \n]+|[\w, ]+))?", re.M
 )
 # What tables and figures are made by, with all that these import; what scores, by itself.
-DRAWING = {"tables": ["report.tables"], "figures": ["report.figures", "scenarios"]}
+DRAWING = {
+    "tables": ["report.tables"],
+    "figures": ["report.figures", "scenarios"],
+    "claims": ["report.claims"],
+}
 SCORING = [
     "stages.score",
     "stages.diagnostics",
@@ -25,7 +29,7 @@ SCORING = [
 
 
 def drawing_code(what: str) -> str:
-    """The digest of the code that makes `tables` or `figures`, and of all that it imports."""
+    """The digest of the code that makes what DRAWING names, and of all that it imports."""
     todo, sources = _files(DRAWING[what]), dict[Path, str]()
     while todo:
         path = todo.pop()

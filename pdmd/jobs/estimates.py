@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pdmd.config.budget import forwards, phase_updates
+from pdmd.config.budget import calls_of, forwards, phase_updates
 from pdmd.config.catalogue import TRANSFORMERS
 from pdmd.config.experiment import Experiment
 from pdmd.config.paths import job_label
@@ -68,6 +68,13 @@ def fit_work(run: Run, runs: int) -> float:
     return 3 * run.fit.updates * run.fit.batch * runs * network_size(run)
 
 
+def measuring_work(run: Run) -> float:
+    """Work of measuring the teacher's errors of single steps."""
+    spec, guided = run.measure, 1 if run.teacher.guidance == 1 else 2
+    calls = calls_of(spec.levels, spec.substeps, spec.error == "end", guided)
+    return float(sum(calls.values()) * spec.samples) * network_size(run)
+
+
 def sampling_work(run: Run, runs: int, rows: int, number: int | None = None) -> float:
     """Work of drawing samples: with all of a sampler's steps, or those before a phase."""
     student = run.student
@@ -75,13 +82,13 @@ def sampling_work(run: Run, runs: int, rows: int, number: int | None = None) -> 
         guided = 1 if run.teacher.guidance == 1 else 2
         steps = guided * run.teacher.steps
     else:
-        steps = student.steps if number is None else [0, *student.boundaries][number - 1]
+        steps = student.steps if number is None else [0, *student.ends][number - 1]
     return float(steps * rows * runs) * network_size(run)
 
 
 def phase_work(run: Run, runs: int, number: int) -> float:
     """Work of distilling one phase: rollouts, fake updates and the generator's."""
-    first, last = [0, *run.student.boundaries][number - 1 : number + 1]
+    first, last = [0, *run.student.ends][number - 1 : number + 1]
     updates = phase_updates(run, number)
     return updates * run.distill.batch * runs * forwards(run, first, last) * network_size(run)
 

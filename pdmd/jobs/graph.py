@@ -17,13 +17,15 @@ from typing import Any
 from pdmd.config.experiment import Experiment
 from pdmd.config.parts import Part, uses_bank
 from pdmd.config.sections import Run
+from pdmd.config.times import chooses
 from pdmd.files.storage import fingerprint
 from pdmd.jobs.estimates import is_tiny
 from pdmd.jobs.resources import Request, Requests
-from pdmd.report.registry import figures_from, tables_from
+from pdmd.report.registry import figure_names, figures_from, tables_from
 from pdmd.scenarios.kind import Kind, kind_of
 from pdmd.stages.outputs import (
     DIAGNOSTICS,
+    choice_reads,
     diagnostics,
     is_seen,
     known,
@@ -108,6 +110,20 @@ class Graph:
         """Files of a scenario's data folder, the scenario left open."""
         return [f"{self.results}/{{scenario}}/data/{name}" for name in names]
 
+    @property
+    def measured(self) -> str:
+        """A wildcard constraint: scenarios with methods whose steps or phases are chosen."""
+        return either(pair[0] for pair, run in self.experiment.runs.items() if chooses(run))
+
+    @property
+    def choosing(self) -> str:
+        """A wildcard constraint: those methods."""
+        return either(pair[1] for pair, run in self.experiment.runs.items() if chooses(run))
+
+    def chosen_from(self, wildcards: Any) -> list[str]:
+        """An input function: the measurement that a method's steps and phases are chosen from."""
+        return list(map(str, choice_reads(self.part("grid", wildcards).run)))
+
     def shared_reads(self, declared: Declared) -> Inputs:
         """An input function: what a job reads that serves all methods of a scenario."""
 
@@ -139,7 +155,8 @@ class Graph:
 
     def figures(self, scenario: str) -> list[str]:
         """Every figure of a scenario."""
-        names, folder = self.kind(scenario).figures, f"{self.results}/{scenario}/figures"
+        folder = f"{self.results}/{scenario}/figures"
+        names = figure_names(self.experiment.runs_of(scenario))
         return [f"{folder}/{name}.{end}" for name in names for end in ("png", "pdf")]
 
     def kind(self, scenario: str) -> Kind:

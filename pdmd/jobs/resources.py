@@ -15,6 +15,7 @@ from pdmd.config.sections import Hardware, ReleasedData, Run
 from pdmd.jobs.estimates import (
     fit_work,
     is_tiny,
+    measuring_work,
     network_size,
     phase_work,
     released_weights,
@@ -155,7 +156,7 @@ class Requests:
 
         def memory(wildcards: Any, attempt: int) -> int:
             config = run(wildcards)
-            experts = 1 + len(config.student.boundaries)  # the base, and each phase's
+            experts = 1 + len(config.student.ends)  # the base, and each phase's
             if isinstance(config.data, ReleasedData):
                 return int(config.hardware.processes * max(LIGHT_MB, released_mb(config, attempt)))
             weights = 4 * experts * network_size(config) * len(seeds(wildcards)) / 2**20
@@ -192,6 +193,26 @@ class Requests:
             "resumable": 1,
             **self._hardware(run),
         }
+
+    def measuring(self) -> Request:
+        """Measuring the teacher's errors, on what the scenario trains on."""
+
+        def run(wildcards: Any) -> Run:
+            return self.experiment.shared(wildcards.scenario)
+
+        def least(wildcards: Any, attempt: int) -> int:
+            config = run(wildcards)
+            share = config.hardware.nodes * config.hardware.processes
+            work = measuring_work(config) / share
+            return max(2 ** (attempt - 1) * LIGHT_MINUTES, minutes(work, attempt, speed_of(config)))
+
+        def memory(wildcards: Any, attempt: int) -> int:
+            config, least_mb = run(wildcards), 2 ** (attempt - 1) * LIGHT_MB
+            if isinstance(config.data, ReleasedData):
+                least_mb = max(least_mb, released_mb(config, attempt))
+            return config.hardware.processes * least_mb
+
+        return {"runtime": least, "mem_mb": memory, **self._hardware(run)}
 
     def _hardware(self, run: Callable[[Any], Run]) -> Request:
         """Nodes and GPUs, and what starts a process on each."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pdmd.config.times import raw_time
 from pdmd.models.families import FAMILIES, Family
 
 if TYPE_CHECKING:
     from pdmd.models.export import Adapter, Student
 
+DECIMALS = 9  # of raw noise levels
 FIXED = "pipe.scheduler.set_timesteps"  # Wan's pipeline takes no noise levels, its scheduler does
 
 
@@ -99,15 +102,24 @@ def _save_line(family: Family, clips: bool) -> str:
     return f'{first}.save(HERE / "sample.png")'
 
 
+def raw_sigmas(times: Sequence[float], shift: float) -> list[float]:
+    """What a program is given that shifts by itself: even steps, unless the grid was chosen."""
+    return [round(raw_time(t, shift), DECIMALS) for t in times[:-1]]
+
+
 def write_notes(student: Student) -> str:
     """What a program that is not diffusers has to be told."""
     steps, sigmas = len(student.times) - 1, ", ".join(f"{t:.4f}" for t in student.times[:-1])
+    raw = raw_sigmas(student.times, student.shift)
+    even = raw == [round(1 - i / steps, DECIMALS) for i in range(steps)]
+    before = "the even steps" if even else ", ".join(f"{u:.4f}" for u in raw)
+    what = f"{steps} even steps" if even else f"{steps} steps"
     experts = ""
     if student.boundary is not None:
         experts = f"The high-noise expert works at and above {student.boundary:g}.\n"
     return f"""
-The adapters were trained at the noise levels {sigmas}: {steps} even steps under shift
-{student.shift:g}. Give a program that shifts by itself the even steps, and none that are shifted.
+The adapters were trained at the noise levels {sigmas}: {what} under shift
+{student.shift:g}. Give a program that shifts by itself {before}, and none that are shifted.
 {experts}`comfyui/` has the same adapters under the original names, with an alpha for every layer,
 in float32; `sampling.json` says what a program needs to know; `switch.py` changes adapters by noise
 level where a transformer has several.

@@ -21,7 +21,7 @@ from pdmd.errors import UserError
 from pdmd.files.storage import save_for_others, write_json, write_text
 from pdmd.models import switch
 from pdmd.models.adapters import QWEN_TARGETS, WAN_TARGETS
-from pdmd.models.example import write_example, write_notes
+from pdmd.models.example import raw_sigmas, write_example, write_notes
 from pdmd.models.families import FAMILIES, Family
 from pdmd.models.original_keys import to_original
 
@@ -202,7 +202,7 @@ def settings(student: Student, adapters: list[Adapter]) -> dict[str, Any]:
         "pipeline": family.pipeline,
         "steps": steps,
         "sigmas": list(student.times[:-1]),
-        "raw_sigmas": [1 - i / steps for i in range(steps)],
+        "raw_sigmas": raw_sigmas(student.times, student.shift),
         "shift": student.shift,
         "boundary": student.boundary,
         "guidance": 1.0,

@@ -74,7 +74,7 @@ def read_costs(runs: Iterable[Run]) -> dict[str, list[dict[str, float]]]:
         if run.kind == "teacher":
             continue
         paths = Paths(run)
-        phases = len(run.student.boundaries) if run.kind == "distill" else 1
+        phases = len(run.student.ends) if run.kind == "distill" else 1
         costs[run.method] = [
             _cost([paths.phase(seed, number + 1, "metrics.json") for number in range(phases)])
             for seed in run.seeds

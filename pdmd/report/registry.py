@@ -12,8 +12,9 @@ from pathlib import Path
 
 from pdmd.config.paths import Paths
 from pdmd.config.sections import Run
+from pdmd.config.times import chooses
 from pdmd.scenarios.kind import kind_of
-from pdmd.stages.outputs import exchanges, is_exact, phases_of
+from pdmd.stages.outputs import choice_reads, exchanges, grid_reads, is_exact, phases_of
 
 METRIC = ("metrics",)  # what a table of metrics is made from
 
@@ -38,8 +39,16 @@ TABLES = {
     "boundary": Table(("boundary",), "energy distance to the exact law at the end of each phase"),
     "recovered": Table(METRIC, "share of the gap from DMD2 to the teacher that is closed"),
     "experts": Table(("swaps",), "change of pictures when one expert is exchanged"),
+    "differences": Table(
+        METRIC,
+        "differences from DMD2 and from the untrained teacher on a student's own steps, by seed,"
+        " and p of the paired t test",
+    ),
     "runs": Table(("cost",), "cost of one seed's training"),
 }
+
+
+FIGURES = {"steps": ("steps",)}  # that no kind names: of scenarios whose methods choose their steps
 
 
 def _seeds(name: str) -> Callable[[Run], list[Path]]:
@@ -88,6 +97,7 @@ READS: Mapping[str, Callable[[Run], list[Path]]] = {  # name -> files of a metho
     "boundary": _where(lambda run: distilled(run) and is_exact(run), _seeds("boundary.json")),
     "swaps": _where(lambda run: distilled(run) and exchanges(run), _seeds("experts.csv")),
     "swapped": _where(lambda run: distilled(run) and exchanges(run), _first("experts.safetensors")),
+    "steps": _where(chooses, lambda run: [*choice_reads(run), *grid_reads(run)]),
     "fitted": lambda run: [*_seeds("config.json")(run), *_phases("expert.safetensors")(run)],
     "codec": _data("codec.safetensors"),
     "heldout": _data("heldout.safetensors"),
@@ -103,7 +113,12 @@ def table_reads(run: Run, name: str) -> list[str]:
 
 def figure_reads(run: Run, name: str) -> list[str]:
     """The names in READS of what one of a scenario's figures is drawn from."""
-    return list(kind_of(run.data).figures[name])
+    return list({**kind_of(run.data).figures, **FIGURES}[name])
+
+
+def figure_names(runs: Sequence[Run]) -> list[str]:
+    """The figures of a scenario: those of its kind, and of methods whose steps are chosen."""
+    return [*kind_of(runs[0].data).figures, *(FIGURES if any(map(chooses, runs)) else ())]
 
 
 def files(runs: Sequence[Run], reads: Iterable[str]) -> list[Path]:
@@ -124,4 +139,4 @@ def tables_from(runs: Sequence[Run]) -> dict[str, list[Path]]:
 def figures_from(runs: Sequence[Run]) -> dict[str, list[Path]]:
     """Name of each of a scenario's figures -> what it is drawn from."""
     first = runs[0]
-    return {name: files(runs, figure_reads(first, name)) for name in kind_of(first.data).figures}
+    return {name: files(runs, figure_reads(first, name)) for name in figure_names(runs)}

@@ -16,6 +16,7 @@ from pdmd.files import provenance
 from pdmd.files.storage import write_text
 from pdmd.metrics.intervals import defined, mean_interval
 from pdmd.metrics.ranges import ANY, Range, ranges
+from pdmd.report.differences import differences_table
 from pdmd.report.looks import name_methods
 from pdmd.report.reading import read_boundaries, read_costs, read_frames, read_metrics
 from pdmd.report.registry import TABLES, tables_from
@@ -106,12 +107,14 @@ def crossing(frontier: pd.DataFrame, fidelity: str, level: float) -> dict[str, f
     return {str(name): float(value) for name, value in mixed.items()}
 
 
-def write_table(frame: pd.DataFrame, path: Path, caption: str) -> None:
-    """Write <path>.csv and its .md and .tex twins."""
+def write_table(
+    frame: pd.DataFrame, path: Path, caption: str, columns: Sequence[str] | None = None
+) -> None:
+    """Write <path>.csv and its .md and .tex twins, which may have some of its columns alone."""
     if any(_counts(frame, column) for column in frame.columns):
         caption += " Where fewer seeds have a metric, n says how many."
     write_text(path.with_suffix(".csv"), frame.to_csv(index=False, float_format="%.6g"))
-    short = readable(frame)
+    short = readable(frame if columns is None else frame[list(columns)])
     write_text(path.with_suffix(".md"), f"{caption}\n\n{markdown(short)}")
     write_text(path.with_suffix(".tex"), latex(short, caption))
 
@@ -132,8 +135,15 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
                     f"{cell} (n={count})" if 0 < count < n else cell for cell, count, n in counts
                 ]
         elif not column.endswith(("_low", "_high")) and not _counts(frame, column):
-            columns[column] = [str(value) for value in frame[column]]
+            columns[column] = [_plain(column, value) for value in frame[column]]
     return pd.DataFrame(columns)
+
+
+def _plain(column: str, value: Any) -> str:
+    """A value that has no interval; of a p, NaN is none."""
+    if column not in ("p", "p_holm"):
+        return str(value)
+    return "-" if math.isnan(value) else f"{value:.2g}"
 
 
 def _cell(mean: float, low: float, high: float) -> str:
@@ -251,7 +261,7 @@ def experts_table(runs: Sequence[Run]) -> pd.DataFrame:
     """How pictures change when one of two experts is exchanged: in layout, and in detail."""
     names, frames = ["layout", "detail"], []
     for run in _distilled(runs):
-        if len(run.student.boundaries) != 2:
+        if len(run.student.ends) != 2:
             continue
         paths = [Paths(run).seed(seed, "experts.csv") for seed in run.seeds]
         seeds = read_frames(paths, "variant", names)
@@ -277,7 +287,7 @@ def boundary_table(runs: Sequence[Run]) -> pd.DataFrame:
     frames = []
     for run in _distilled(runs):
         paths = [Paths(run).seed(seed, "boundary.json") for seed in run.seeds]
-        seeds = [read_boundaries(path, len(run.student.boundaries)) for path in paths]
+        seeds = [read_boundaries(path, len(run.student.ends)) for path in paths]
         for number in range(len(seeds[0])):
             frame = interval_table({run.method: [one[number] for one in seeds]}, ["energy"])
             frame.insert(1, "phase", number + 1)
@@ -290,8 +300,8 @@ def recovered_table(runs: Sequence[Run]) -> pd.DataFrame:
     """The share of the gap from DMD2 to the teacher that each method closes, seed by seed.
 
     (value - DMD2) / (teacher - DMD2): 1 is the teacher, 0 is DMD2, more than 1 is past the teacher.
-    The row `gap` is the mean gap and its 95% interval; where that holds 0, a share of it would mean
-    nothing and is NaN.
+    The row `gap` is the mean gap and its 95% interval; where that holds 0, or there is none, a
+    share of it would mean nothing and is NaN.
     """
     import pandas as pd
 
@@ -303,7 +313,7 @@ def recovered_table(runs: Sequence[Run]) -> pd.DataFrame:
     shares: dict[str, list[dict[str, float]]] = {
         "gap": [{name: t[name] - d[name] for name in names} for t, d in pairs]
     }
-    shown = [name for name in names if not _holds_zero([gap[name] for gap in shares["gap"]])]
+    shown = [name for name in names if _is_sure([gap[name] for gap in shares["gap"]])]
     for method, seeds in metrics.items():
         if method in ("teacher", "dmd2"):
             continue
@@ -323,13 +333,13 @@ def _share(value: float, teacher: float, dmd2: float) -> float:
     return (value - dmd2) / (teacher - dmd2) if teacher != dmd2 else math.nan
 
 
-def _holds_zero(gaps: Sequence[float]) -> bool:
-    """Whether the 95% interval of the gaps holds 0; one seed has none, and does not."""
+def _is_sure(gaps: Sequence[float]) -> bool:
+    """Whether the gaps have a 95% interval, and it excludes 0."""
     _, low, high = mean_interval(gaps)
-    return low <= 0 <= high
+    return low > 0 or high < 0
 
 
-NOTE = "Mean and 95% interval over seeds, cut to what the metric can be."
+NOTE = "Mean and 95% interval over seeds, if three or more, cut to what the metric can be."
 
 
 def compared_at(data: Data) -> str:
@@ -346,6 +356,7 @@ MAKE: dict[str, Callable[[Sequence[Run]], pd.DataFrame]] = {
     "boundary": boundary_table,
     "recovered": recovered_table,
     "experts": experts_table,
+    "differences": differences_table,
     "runs": runs_table,
 }
 

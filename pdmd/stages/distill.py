@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from pdmd.config.budget import phase_updates
+from pdmd.config.budget import updates_of
 from pdmd.config.experiment import Config
 from pdmd.config.paths import job_label
 from pdmd.config.sections import Run
@@ -53,7 +53,7 @@ def distill_phase(
 def phase_recipe(run: Run, phase: Phase) -> Recipe:
     """A phase's hyper-parameters, the updates being its own."""
     student = run.student
-    values = {**vars(run.distill), "updates": phase_updates(run, phase.number)}
+    values = {**vars(run.distill), "updates": updates_of(run, phase.first, phase.last)}
     return Recipe(**values, backward=student.backward, exits=student.exits)
 
 

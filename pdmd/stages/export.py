@@ -13,7 +13,7 @@ from pdmd.files import provenance
 from pdmd.files.storage import load_tensors, read_json
 from pdmd.models.export import Student, write_export
 from pdmd.models.families import FAMILIES
-from pdmd.phases import step_grid
+from pdmd.stages.grid import plan_of
 from pdmd.stages.outputs import EXPORT_RECORD, base_file, export_reads, phases_of
 
 SCORES = {  # of a model card, in words
@@ -34,7 +34,8 @@ def export_student(config: Config, seeds: list[int]) -> None:
     lora, data = student.lora, run.data
     assert lora is not None
     assert isinstance(data, ReleasedData)
-    firsts = [0, *student.boundaries[:-1]]
+    plan = plan_of(run)
+    firsts = [0, *plan.boundaries[:-1]]
     for seed in seeds:
         states = {
             number: load_tensors(paths.phase(seed, number, "expert.safetensors"))
@@ -42,12 +43,12 @@ def export_student(config: Config, seeds: list[int]) -> None:
         }
         made = Student(
             family=str(run.model.family),
-            times=step_grid(student.steps, student.shift),
+            times=plan.times,
             shift=student.shift,
             boundary=run.model.boundary,
             rank=lora.rank,
             alpha=lora.alpha,
-            phases=tuple(zip(firsts, student.boundaries, strict=True)),
+            phases=tuple(zip(firsts, plan.boundaries, strict=True)),
             states=states,
             size=parse_size(str(run.evaluate.size)),
         )
@@ -67,7 +68,7 @@ def card(run: Run, seed: int) -> str:
         f"# {run.title}: {run.method}, seed {seed}",
         "",
         f"A {student.steps}-step student of `{family.hub}` ({revision}), distilled in"
-        f" {len(student.boundaries)} phase(s) by distribution matching, with prompts alone.",
+        f" {len(student.ends)} phase(s) by distribution matching, with prompts alone.",
         "",
         "| what | value |",
         "|---|---|",
@@ -85,12 +86,15 @@ def card(run: Run, seed: int) -> str:
 def _settings(run: Run) -> dict[str, Any]:
     student, distill, lora = run.student, run.distill, run.student.lora
     assert lora is not None
+    plan, levels = plan_of(run), f"shift {student.shift:g}"
+    if student.grid is not None:
+        levels = f"from noise levels {', '.join(f'{t:g}' for t in plan.times[:-1])}"
     teacher = f"{run.teacher.guidance:g}"
     if run.teacher.guidance_low is not None:
         teacher += f", low-noise expert {run.teacher.guidance_low:g}"
     return {
-        "steps": f"{student.steps}, shift {student.shift:g}, no guidance",
-        "phases end after steps": ", ".join(map(str, student.boundaries)),
+        "steps": f"{student.steps}, {levels}, no guidance",
+        "phases end after steps": ", ".join(map(str, plan.boundaries)),
         "LoRA": f"rank {lora.rank}, alpha {lora.alpha}",
         "teacher's guidance": teacher,
         "generator updates": distill.updates,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pdmd.config.paths import Paths
 from pdmd.config.sections import Networks, ReleasedData, Run
+from pdmd.config.times import chooses
 from pdmd.scenarios.kind import Kind, kind_of
 
 PROVENANCE, EVALUATION = "provenance.json", "evaluation.json"
@@ -38,6 +39,9 @@ JUDGED = ("pictures.safetensors", "prompts.json", "judge.safetensors")
 TRAINED = ("snapshots.safetensors", "metrics.json", "stats.jsonl")
 BASE = ("model.safetensors", *TRAINED, PROVENANCE)
 PHASE = ("expert.safetensors", *TRAINED, "config.json", PROVENANCE)
+
+MEASURED = ("step_errors.json", "measuring.json")  # of the scenario's teacher
+CHOSEN = ("grid.json", "choosing.json")  # of a method
 
 SAMPLES = ("samples.safetensors", "config.json", PROVENANCE)
 TRAJECTORIES = ("metrics.json", *SAMPLES)
@@ -85,7 +89,7 @@ def is_exact(run: Run) -> bool:
 
 def exchanges(run: Run) -> bool:
     """Whether samples are drawn with one of two experts exchanged."""
-    return len(run.student.boundaries) == 2 and kind(run).prompted is not None
+    return len(run.student.ends) == 2 and kind(run).prompted is not None
 
 
 def diagnostics(run: Run) -> list[str]:
@@ -155,6 +159,21 @@ def bank_indices(run: Run, seed: int, number: int) -> list[Path]:
     return [folder / "index.json"]
 
 
+def measure_reads(run: Run) -> list[Path]:
+    """What the teacher's errors are measured with: prompts as training has them, its network."""
+    return [*data_reads(run), *([base_file(run)] if run.teacher.kind == "fitted" else [])]
+
+
+def choice_reads(run: Run) -> list[Path]:
+    """What a method's noise levels and phase ends are chosen from."""
+    return [Paths(run).base(MEASURED[0])]
+
+
+def grid_reads(run: Run) -> list[Path]:
+    """The file of a method's noise levels and phase ends, where they are chosen."""
+    return [Paths(run).method / CHOSEN[0]] if chooses(run) else []
+
+
 def fit_reads(run: Run) -> list[Path]:
     """What a fit reads: data, held-out data for its losses, and weights to take or start from."""
     held = ["heldout.safetensors"] if kind(run).latent else []
@@ -168,26 +187,27 @@ def expert_reads(run: Run, seed: int, phases: Iterable[int]) -> list[Path]:
     """The experts of some phases of a seed, with the network that adapters stand on."""
     paths = Paths(run)
     base = [] if run.student.lora is None else [base_file(run)]
-    return base + [paths.phase(seed, number, "expert.safetensors") for number in phases]
+    experts = [paths.phase(seed, number, "expert.safetensors") for number in phases]
+    return [*base, *experts, *grid_reads(run)]
 
 
 def frozen_reads(run: Run, seed: int, number: int) -> list[Path]:
     """What a phase of a seed, and its bank, start from: data, base network, earlier experts."""
     paths = Paths(run)
     before = [paths.phase(seed, earlier, "expert.safetensors") for earlier in range(1, number)]
-    return [*data_reads(run), base_file(run), *before]
+    return [*data_reads(run), base_file(run), *before, *grid_reads(run)]
 
 
 def sampler_reads(run: Run, seed: int) -> list[Path]:
     """The weights behind one seed's samples."""
     if run.kind != "teacher":
         return expert_reads(run, seed, phases_of(run))
-    return [base_file(run)] if run.teacher.kind == "fitted" else []
+    return [*([base_file(run)] if run.teacher.kind == "fitted" else []), *grid_reads(run)]
 
 
 def phases_of(run: Run) -> range:
     """Numbers of the phases that a student trains in."""
-    return range(1, len(run.student.boundaries) + 1)
+    return range(1, len(run.student.ends) + 1)
 
 
 def score_reads(run: Run, seed: int) -> list[Path]:

@@ -22,6 +22,7 @@ from pdmd.models.base import Index, VelocityField
 from pdmd.models.families import qwen_shift, stretched
 from pdmd.phases import step_grid
 from pdmd.rollout import sample
+from pdmd.stages.grid import plan_of
 from pdmd.stages.mixed import Rows, by_parts
 from pdmd.stages.outputs import PROVENANCE, SAMPLES, condition_reads, sampler_reads
 from pdmd.stages.stage import Stage, batches, prepare
@@ -147,7 +148,7 @@ TERMINAL = 0.02  # of Qwen-Image's released scheduler: the last noise level of i
 def teacher_times(stage: Stage) -> tuple[float, ...]:
     """The step grid of the teacher's own samples; without a shift Qwen-Image's for its size."""
     spec = stage.run.teacher
-    if spec.shift is not None:
-        return step_grid(spec.steps, spec.shift)
+    if spec.grid is not None or spec.shift is not None:
+        return plan_of(stage.run).times
     *_, height, width = stage.space.shape
     return stretched(step_grid(spec.steps, qwen_shift(height // 2 * (width // 2))), TERMINAL)

@@ -35,6 +35,7 @@ from pdmd.models.source import check_manifest
 from pdmd.phases import Phase, split_phases
 from pdmd.roles import Role, Roles
 from pdmd.scenarios.kind import kind_of
+from pdmd.stages.grid import plan_of
 from pdmd.stages.outputs import PHASE, PROVENANCE
 from pdmd.streams import Stream
 from pdmd.training.checkpoint import alone
@@ -110,10 +111,17 @@ class Stage:
     @cached_property
     def phases(self) -> tuple[Phase, ...]:
         """The phases of the student's step grid."""
-        names = ("steps", "boundaries", "shift", "interval", "margin")
-        switch = self.run.model.boundary or 0.0
-        values = {name: getattr(self.run.student, name) for name in names}
-        return split_phases(**values, switch=switch, law=self.run.student.renoise)
+        plan, student = plan_of(self.run), self.run.student
+        return split_phases(
+            student.steps,
+            plan.boundaries,
+            student.shift,
+            student.interval,
+            student.margin,
+            self.run.model.boundary or 0.0,
+            student.renoise,
+            plan.times,
+        )
 
     def phase(self, number: int, least: int = 1) -> Phase:
         """One phase by its number. Raises UserError for one that the method does not have."""

@@ -15,7 +15,9 @@ from pdmd.stages.distill import phase_recipe
 from pdmd.training.loop import snapshot_steps
 
 OVERLAYS = sorted(
-    path.stem for path in (ROOT / "config").glob("*.yaml") if path.stem not in ("config", "methods")
+    path.stem
+    for path in (ROOT / "config").glob("*.yaml")
+    if path.stem not in ("config", "methods", "claims")
 )
 
 

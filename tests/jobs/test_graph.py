@@ -7,7 +7,7 @@ import pytest
 from pdmd.config.experiment import Experiment, merge, read_yaml
 from pdmd.config.parts import resolved
 from pdmd.jobs.graph import NOTHING, Graph, either
-from pdmd.stages.outputs import DIAGNOSTICS, PHASE
+from pdmd.stages.outputs import DIAGNOSTICS, PHASE, frozen_reads
 
 
 @pytest.fixture
@@ -76,6 +76,20 @@ def test_a_later_phase_reads_the_bank_of_each_seed(graph):
     assert banks == [f"results/mixture2d/phased2/seed{seed}/phase2/bank" for seed in together.seeds]
     first = WildcardsLike(scenario="mixture2d", method="phased2", phase="1")
     assert together.banks(first) == []  # control
+
+
+def test_jobs_that_measure_and_choose_are_of_the_methods_that_need_them(graph):
+    methods = ["teacher", "teacher-again", "phased2", "phased2-auto"]
+    found = graph({"overrides": {"emoji": {"methods": methods}}})
+    assert (found.measured, found.choosing) == ("emoji", "phased2-auto")
+    where = WildcardsLike(scenario="emoji", method="phased2-auto", phase="2", group="1")
+    assert found.chosen_from(where) == ["results/emoji/base/step_errors.json"]
+    wanted = "results/emoji/phased2-auto/grid.json"
+    assert wanted in lane(found, "emoji").reads(frozen_reads)(where)
+    assert "results/emoji/figures/steps.png" in found.figures("emoji")
+    assert wanted in found.figure_inputs("emoji")
+    assert (graph().measured, graph().choosing) == (NOTHING, NOTHING)  # control
+    assert "results/emoji/figures/steps.png" not in graph().figures("emoji")
 
 
 class WildcardsLike(dict):

@@ -3,7 +3,7 @@ import sys
 from types import SimpleNamespace
 
 from pdmd.metrics.expectations import CLIP_RULES, PICTURE_RULES
-from pdmd.metrics.ranges import RANGES, metric_range
+from pdmd.metrics.ranges import DIRECTIONS, RANGES, metric_range
 from pdmd.report import tables
 from pdmd.scenarios import sprites
 from pdmd.scenarios.digits import pictures as digits
@@ -21,6 +21,20 @@ def test_every_metric_of_a_table_and_of_a_validation_has_a_range():
     shown |= {name for rule in (*PICTURE_RULES, *CLIP_RULES) for name in rule.metrics}
     assert shown <= RANGES.keys()
     assert all(low < high for low, high in RANGES.values())
+
+
+def test_every_metric_of_a_table_is_better_higher_lower_or_nearer():
+    shown = {
+        name
+        for kind in kinds().values()
+        for columns, _ in kind.metrics().values()
+        for name in columns
+    }
+    assert shown <= DIRECTIONS.keys() <= RANGES.keys()
+    assert {DIRECTIONS[name] for name in ("tv", "fid", "kid", "cosine", "energy")} == {"lower"}
+    assert {DIRECTIONS[name] for name in ("coverage", "lpips", "accuracy", "vendi")} == {"higher"}
+    assert {DIRECTIONS[name] for name in ("spread", "density", "speed")} == {"nearer"}
+    assert not DIRECTIONS.keys() & {*tables.COST, "layout", "detail"}  # control: not judged
 
 
 def test_known_modes_are_those_that_the_scenarios_have():

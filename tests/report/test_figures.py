@@ -94,6 +94,7 @@ def fake_config(results_folder: Path, kind: str, method: str, seeds: list[int]) 
         "kind": "fit" if kind == "toy1d" else fitted,
         "data": DATA[kind],
         "student": {"steps": steps, "boundaries": [2, 4] if "phased" in method else [steps]},
+        "teacher": {"steps": 40, "shift": 1.0},
         "tables": {"levels": [0.5]},
         "seeds": seeds,
     }

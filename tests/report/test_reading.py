@@ -217,9 +217,9 @@ def scenario(folder: Path, methods: list[str], seeds: list[int]) -> list[dict[st
     configs = []
     names = [MIXTURE.fidelity, *MIXTURE.equal]
     for method in methods:
-        kind = "teacher" if method == "teacher" else "distill"
+        kind = "teacher" if method.startswith("teacher") else "distill"
         boundaries = [2, 4] if method == "phased2" else [4]
-        student = {"steps": 4, "boundaries": boundaries, "backward": "exit"}
+        student = {"steps": 4, "shift": 1.0, "boundaries": boundaries, "backward": "exit"}
         config = {
             "results": str(folder),
             "scenario": "grid",
@@ -228,6 +228,7 @@ def scenario(folder: Path, methods: list[str], seeds: list[int]) -> list[dict[st
             "kind": kind,
             "seeds": seeds,
             "student": student,
+            "teacher": {"steps": 4 if method == "teacher4" else 40, "shift": 1.0},
             "data": {"kind": "mixture2d", "per_side": 5},
             "tables": {"levels": [0.5]},
         }

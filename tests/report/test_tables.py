@@ -108,9 +108,10 @@ def test_seeds_without_a_metric_are_not_counted_and_the_table_says_so(tmp_path):
     assert table["tv_n"].to_dict() == {"dmd2": 3, "dmd1": 2, "phased2": 3}
     write_table(table.reset_index(), tmp_path / "modes", "2D.")
     body = (tmp_path / "modes.md").read_text()
-    assert "1.200 [-0.071, 2.471] (n=2)" in body
-    assert "0.550 [-0.085, 1.185] (n=2)" in body
+    assert "1.200 (n=2)" in body
+    assert "0.550 (n=2)" in body
     assert body.count("(n=") == 2
+    assert "0.233 [0.090, 0.377]" in body  # control: three seeds have an interval
     assert "n says how many" in body.splitlines()[0]
     assert "(n=2)" in (tmp_path / "modes.tex").read_text()
 
@@ -245,8 +246,7 @@ def test_a_cell_has_as_many_digits_as_its_mean_needs(triple, cell):
     assert readable(frame)["x"][0] == cell
 
 
-def test_a_share_of_the_gap_is_told_only_where_there_is_a_gap(tmp_path, monkeypatch):
-    seeds = [1, 2, 3]
+def recovered(tmp_path, monkeypatch, seeds):
     values = {
         "teacher": {"speed": [2.0, 2.1, 1.9], "flow": [1.0, 1.2, 0.8]},
         "dmd2": {"speed": [1.0, 1.1, 0.9], "flow": [0.8, 1.4, 0.8]},
@@ -263,9 +263,28 @@ def test_a_share_of_the_gap_is_told_only_where_there_is_a_gap(tmp_path, monkeypa
             write_json(path, {name: column[i] for name, column in own.items()})
     runs = [read_run(config) for config in configs]
     monkeypatch.setattr(tables, "kind_of", lambda _: SimpleNamespace(recovered=["speed", "flow"]))
-    table = recovered_table(runs).set_index("method")
+    return recovered_table(runs).set_index("method")
+
+
+def test_a_share_of_the_gap_is_told_only_where_there_is_a_gap(tmp_path, monkeypatch):
+    table = recovered(tmp_path, monkeypatch, [1, 2, 3])
     assert list(table.index) == ["gap", "phased2"]
     assert table.loc["gap", "speed_mean"] == pytest.approx(1)
     assert table.loc["phased2", "speed_mean"] == pytest.approx(0.5)
     assert table.loc["gap", "flow_low"] < 0 < table.loc["gap", "flow_high"]
     assert math.isnan(table.loc["phased2", "flow_mean"])
+
+
+@pytest.mark.parametrize("seeds", [[1], [1, 2]])
+def test_a_share_of_the_gap_needs_an_interval_of_the_gap(tmp_path, monkeypatch, seeds):
+    """Of fewer than three seeds nobody knows whether there is one; the control is above."""
+    table = recovered(tmp_path, monkeypatch, seeds)
+    assert table.loc["gap", "speed_mean"] == pytest.approx(1)
+    assert math.isnan(table.loc["gap", "speed_low"])
+    assert table.loc["phased2", ["speed_mean", "flow_mean"]].isna().all()
+
+
+def test_a_p_is_short_and_one_that_there_is_not_is_a_dash():
+    frame = pd.DataFrame({"metric": ["tv"] * 3, "p": [0.012345, math.nan, 1.0]})
+    assert list(readable(frame)["p"]) == ["0.012", "-", "1"]
+    assert list(readable(frame.rename(columns={"p": "x"}))["x"])[1] == "nan"  # control

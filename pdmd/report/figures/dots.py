@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pdmd.config.sections import Run
-from pdmd.metrics.intervals import defined, mean_interval
+from pdmd.metrics.intervals import mean_interval
 from pdmd.metrics.ranges import ANY, Range, metric_range
-from pdmd.report.figures.style import DRAWN_FROM, FAINT, LABELS, TEXT, marker_of, new_figure
+from pdmd.report.figures.style import FAINT, LABELS, TEXT, marker_of, new_figure
 from pdmd.report.looks import look
 from pdmd.report.reading import read_metrics
 
@@ -39,7 +39,7 @@ def draw_column(ax: Axes, values: dict[str, list[float]], limits: Range = ANY) -
         mean, low, high = mean_interval(seeds, limits)
         colour = look(method).colour
         ax.plot(seeds, [row + 0.28] * len(seeds), "|", color=colour, markersize=3, alpha=0.8)
-        if len(defined(seeds)) >= DRAWN_FROM and math.isfinite(low):
+        if math.isfinite(low):
             ax.plot([low, high], [row, row], color=colour, linewidth=1.4)
         ax.plot(mean, row, **marker_of(method))
     ax.set_yticks(range(len(values)), [look(method).label for method in values])

@@ -9,11 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pdmd.config.sections import Run
-from pdmd.metrics.intervals import defined, mean_interval
-from pdmd.metrics.ranges import Range, ranges
+from pdmd.metrics.intervals import mean_interval
+from pdmd.metrics.ranges import DIRECTIONS, Range, ranges
 from pdmd.report.figures.results import frontiers, trained
 from pdmd.report.figures.style import (
-    DRAWN_FROM,
     LABELS,
     TEXT,
     legend,
@@ -24,8 +23,6 @@ from pdmd.report.figures.style import (
 )
 from pdmd.report.reading import read_metrics
 from pdmd.report.tables import compared_at
-
-LOWER_IS_BETTER = {"tv", "cosine"}
 
 
 def frontier(runs: Sequence[Run], names: Sequence[str]) -> Figure:
@@ -55,7 +52,7 @@ def draw_panel(ax: Axes, runs: Sequence[Run], name: str) -> None:
     for run in runs:
         draw_end(ax, run.method, metrics[run.method], limits)
     ax.set(xlabel=LABELS[fidelity], ylabel=LABELS[name])
-    if name in LOWER_IS_BETTER:
+    if DIRECTIONS.get(name) == "lower":
         ax.invert_yaxis()
 
 
@@ -79,8 +76,7 @@ def draw_end(
     values = {name: [seed[name] for seed in seeds] for name in limits}
     intervals = (mean_interval(values[name], ends) for name, ends in limits.items())
     centre, *bars = zip(*intervals, strict=True)
-    several = all(len(defined(some)) >= DRAWN_FROM for some in values.values())
-    if several and all(math.isfinite(bound) for bound in bars[0]):
+    if all(math.isfinite(bound) for bound in bars[0]):
         (left, bottom), (right, top) = bars
         style = {"color": marker_of(method)["color"], "linewidth": 0.9, "zorder": 3}
         ax.plot([left, right], [centre[1]] * 2, **style)

@@ -56,7 +56,7 @@ def phase_logs(run: Run) -> list[pd.DataFrame]:
     import pandas as pd
 
     paths, logs, done = Paths(run), [], 0
-    for number in range(1, len(run.student.boundaries) + 1):
+    for number in range(1, len(run.student.ends) + 1):
         files = [paths.phase(seed, number, "stats.jsonl") for seed in run.seeds]
         log = pd.concat([_read_log(path) for path in files])
         log["update"] = log["step"] + done

@@ -22,7 +22,6 @@ from pdmd.report.looks import look
 TEXT = 6.8  # width of a paper's text, inches
 FAINT = "#B0B0B0"
 HANDLE, LETTER = 0.56, 0.047  # inches of a legend: its line with gaps, and a letter
-DRAWN_FROM = 3  # seeds: the 95% interval of two is twelve standard errors wide
 
 RC = {
     "font.family": "STIXGeneral",  # comes with matplotlib: the same on every machine

@@ -130,7 +130,7 @@ KIND = Kind(
     needs=needs,
     evaluate=frozenset({"samples", "size"}),
     may_evaluate=frozenset({"beside", "networks", "previews"}),
-    tables=["diversity", "motion", "fidelity", "runs"],
+    tables=["diversity", "motion", "fidelity", "differences", "runs"],
     figures={"samples": ("decoded", "prompts"), "training": ("training",)},
     metrics=lambda: METRICS,
     frozen=Frozen(features=features, scores=scores),

@@ -94,7 +94,7 @@ KIND = Kind(
     data=Digits,
     check=check,
     evaluate=frozenset({"samples", "frontier_samples", "neighbours"}),
-    tables=["diversity", "modes", "equal_fidelity", "exits", "runs"],
+    tables=["diversity", "modes", "differences", "equal_fidelity", "exits", "runs"],
     figures={
         "samples": ("samples", "codec", "heldout"),
         "frontier": ("frontier", "metrics"),

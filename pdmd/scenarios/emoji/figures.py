@@ -110,7 +110,7 @@ def label_rows(ax: Axes, texts: Sequence[str], size: float = 6) -> None:
 
 def two_phased(runs: Sequence[Run]) -> Run | None:
     """The first method with two experts to exchange."""
-    candidates = (c for c in trained(runs) if len(c.student.boundaries) == 2)
+    candidates = (c for c in trained(runs) if len(c.student.ends) == 2)
     return next(candidates, None)
 
 

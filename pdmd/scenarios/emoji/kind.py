@@ -113,8 +113,8 @@ KIND = Kind(
     evaluate=frozenset({"samples", "frontier_samples", "neighbours"}),
     may_evaluate=frozenset({"beside", "networks"}),
     tables=[
-        *("diversity", "modes", "fidelity", "recovered", "equal_fidelity", "exits", "experts"),
-        "runs",
+        *("diversity", "modes", "fidelity", "recovered", "differences", "equal_fidelity", "exits"),
+        *("experts", "runs"),
     ],
     figures={
         "samples": ("decoded", "prompts"),

@@ -58,7 +58,7 @@ KIND = Kind(
     model="mlp",
     data=Grid,
     evaluate=frozenset({"samples", "frontier_samples"}),
-    tables=["modes", "diversity", "equal_fidelity", "exits", "boundary", "runs"],
+    tables=["modes", "diversity", "differences", "equal_fidelity", "exits", "boundary", "runs"],
     figures={
         "samples": ("samples", "metrics"),
         "frontier": ("frontier", "metrics"),

@@ -112,8 +112,8 @@ KIND = Kind(
     evaluate=frozenset({"samples", "frontier_samples", "neighbours", "video_samples"}),
     may_evaluate=frozenset({"beside", "networks"}),
     tables=[
-        *("motion", "diversity", "fidelity", "recovered", "equal_fidelity", "exits", "experts"),
-        "runs",
+        *("motion", "diversity", "fidelity", "recovered", "differences", "equal_fidelity", "exits"),
+        *("experts", "runs"),
     ],
     figures={
         "strips": ("decoded", "prompts"),

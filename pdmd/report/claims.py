@@ -1,0 +1,150 @@
+"""The registry of claims, decided by what was run: a row a claim, its verdict computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pdmd.config.claims import Claim
+from pdmd.errors import UserError
+from pdmd.files import provenance
+from pdmd.metrics.intervals import FEWEST, Paired, holm, paired
+from pdmd.metrics.ranges import metric_range
+from pdmd.report.differences import CERTAIN, TEACHER, changes
+from pdmd.report.reading import read_scores
+from pdmd.report.tables import write_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCORES = "metrics.json"
+NOT_RUN = "not run"
+NUMBERS = ["n", "effect_mean", "effect_low", "effect_high", "p"]
+SHOWN = ["id", "claim", "place", "scale", *NUMBERS, "p_holm", "verdict", "files"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What decides a claim.
+
+    Attributes:
+        files: of the seeds that all its methods have; name: the same in a word; test: of the
+            differences that they give, None without such a seed.
+    """
+
+    files: tuple[Path, ...]
+    name: str
+    test: Paired | None
+
+
+def evidence(claim: Claim, results: Path, there: Collection[Path] | None = None) -> Evidence:
+    """Read the scores that decide a claim.
+
+    Args:
+        results: the folder that parts lie below; there: the files that may be read, None for all.
+    Raises:
+        UserError: a file is damaged, or has no such metric.
+    """
+    folder = results / claim.part / claim.scenario
+    by_method = [_seeds(folder / method, there) for method in claim.methods]
+    seeds = sorted(set.intersection(*by_method))
+    if not seeds:
+        return Evidence((), "", None)
+    paths = {
+        method: [folder / method / f"seed{seed}" / SCORES for seed in seeds]
+        for method in claim.methods
+    }
+    scores = {
+        method: [read_scores(path, [claim.metric]) for path in paths[method]] for method in paths
+    }
+    teacher = scores[TEACHER] if claim.direction == "nearer" else None
+    differences = changes(scores[claim.method], scores[claim.against], claim.metric, teacher)
+    name = f"{folder}/{_choice(claim.methods)}/seed{_choice(seeds)}/{SCORES}"
+    files = tuple(path for each in paths.values() for path in each)
+    return Evidence(files, name, paired(differences, metric_range(claim.metric)))
+
+
+def _seeds(folder: Path, there: Collection[Path] | None) -> set[int]:
+    """The seeds of a method that have scores."""
+    paths = folder.glob(f"seed*/{SCORES}")
+    named = [
+        path.parent.name.removeprefix("seed") for path in paths if there is None or path in there
+    ]
+    return {int(name) for name in named if name.isdecimal()}
+
+
+def _choice(values: Sequence[object]) -> str:
+    """As a shell writes one of several names."""
+    return str(values[0]) if len(values) == 1 else f"{{{','.join(map(str, values))}}}"
+
+
+def verdict(claim: Claim, test: Paired | None, p_holm: float) -> str:
+    """What the numbers say of a claim: holds, fails, undecided, or not run.
+
+    Args:
+        p_holm: p corrected for the number of tests, NaN where there is none.
+    """
+    if test is None:
+        return NOT_RUN
+    effect = test.mean if claim.direction == "greater" else -test.mean
+    if not p_holm < CERTAIN:
+        return "undecided"
+    if effect < 0:
+        return "fails"
+    return "holds" if effect > claim.margin else "undecided"
+
+
+def claims_table(claims: Sequence[Claim], found: Sequence[Evidence]) -> pd.DataFrame:
+    """A row a claim: what is claimed, the paired test, its corrected p, the verdict, the files.
+
+    effect: method less the other, by seed; of `nearer` the same of distances to the teacher.
+    """
+    import pandas as pd
+
+    tests = [one.test for one in found]
+    corrected = holm([math.nan if test is None else _counted(test) for test in tests])
+    rows = []
+    for claim, one, p_holm in zip(claims, found, corrected, strict=True):
+        test = one.test or Paired(0, *[math.nan] * 4)
+        shown = math.nan if math.isnan(test.p) else p_holm
+        numbers = dict(zip(NUMBERS, astuple(test), strict=True))
+        end = {"verdict": verdict(claim, one.test, shown), "files": one.name}
+        rows.append({**asdict(claim), **numbers, "p_holm": shown, **end})
+    return pd.DataFrame(rows, columns=list(rows[0]))
+
+
+def _counted(test: Paired) -> float:
+    """p as the correction counts it: a test that cannot tell is one of them nevertheless."""
+    return 1.0 if test.n >= FEWEST and math.isnan(test.p) else test.p
+
+
+def write_claims(
+    claims: Sequence[Claim],
+    results: Path,
+    output: Path,
+    there: Collection[Path] | None = None,
+) -> None:
+    """Write the table of claims, <output>.csv, .md, .tex, and what it was made from, .json.
+
+    Args:
+        results, there: as of `evidence`.
+    Raises:
+        UserError: there is no claim, or a file of scores is damaged.
+    """
+    if not claims:
+        raise UserError(f"{output}: no claim: expected some of these results")
+    found = [evidence(claim, results, there) for claim in claims]
+    table = claims_table(claims, found)
+    tests = int((table["n"] >= FEWEST).sum())
+    caption = (
+        "Claims and what decides them: mean difference and 95% interval over seeds, p of the paired"
+        f" t test, and by Holm's method; tests: {tests}."
+    )
+    write_table(table, output, caption, SHOWN)
+    made_from = {claim.id: one.files for claim, one in zip(claims, found, strict=True)}
+    written = [f"{output.name}.{end}" for end in ("csv", "md", "tex")]
+    config = {"claims": [asdict(claim) for claim in claims]}
+    provenance.record_drawn(output.with_suffix(".json"), config, [], made_from, written)
