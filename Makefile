@@ -49,6 +49,7 @@ teachers: .venv/.ready ## fit the small teachers anew, by the recipe of the kept
 	@$(ACTIVATE)
 	export OMP_NUM_THREADS=1
 	.venv/bin/snakemake -c2 results/teachers/{emoji,moving}/base/model.safetensors --configfile config/teachers.yaml
+	.venv/bin/snakemake -c2 results/teachers_second/{emoji,moving}/base/model.safetensors --configfile config/teachers_second.yaml
 
 ablations: .venv/.ready ## run what the demo leaves out: bank on and off, exits, gradient
 	@$(ACTIVATE)

@@ -236,6 +236,9 @@ def _check_fit(run: Run, where: str) -> None:
     if run.kind == "fit" and fit.kept:
         expected = "null for a method of kind fit: base networks alone are kept"
         raise refusal(where, "fit.kept", fit.kept, expected)
+    if run.kind == "fit" and fit.seed:
+        expected = "0 for a method of kind fit, which has the scenario's seeds"
+        raise refusal(where, "fit.seed", fit.seed, expected)
 
 
 def _check_student(run: Run, where: str) -> None:

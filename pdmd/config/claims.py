@@ -46,6 +46,13 @@ class Claim:
     margin: float = key(
         "the smallest mean difference that counts", least=0, most=1_000_000, absent=0.0
     )
+    slack: float = key(
+        "what the method may be worse by: the test is of the difference beyond that, so that one"
+        " that is as good `holds` where its interval lies within; not with a margin",
+        least=0,
+        most=1_000_000,
+        absent=0.0,
+    )
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -80,6 +87,8 @@ def read_claims(path: Path) -> list[Claim]:
             raise refusal(path, f"{where}.metric", claim.metric, "a metric with a known range")
         if claim.method == claim.against:
             raise refusal(path, f"{where}.against", claim.against, "another method")
+        if claim.margin and claim.slack:
+            raise refusal(path, f"{where}.slack", claim.slack, "0 beside a margin")
         known.add(claim.id)
     return claims
 

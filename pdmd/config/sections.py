@@ -279,6 +279,13 @@ class Fit:
         null=True,
         minLength=1,
     )
+    seed: int = key(
+        "of a base network's first weights and of what it is fitted with; methods of kind `fit`"
+        " have the scenario's `seeds`",
+        least=0,
+        most=SEED,
+        absent=0,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,7 +64,16 @@ def evidence(claim: Claim, results: Path, there: Collection[Path] | None = None)
     differences = changes(scores[claim.method], scores[claim.against], claim.metric, teacher)
     name = f"{folder}/{_choice(claim.methods)}/seed{_choice(seeds)}/{SCORES}"
     files = tuple(path for each in paths.values() for path in each)
-    return Evidence(files, name, paired(differences, metric_range(claim.metric)))
+    return Evidence(files, name, tested(claim, differences))
+
+
+def tested(claim: Claim, differences: Sequence[float]) -> Paired:
+    """The interval of a claim's differences, and p of what they differ by beyond its slack."""
+    test = paired(differences, metric_range(claim.metric))
+    if not claim.slack:
+        return test
+    worse = claim.slack if claim.direction == "greater" else -claim.slack
+    return replace(test, p=paired([value + worse for value in differences]).p)
 
 
 def _seeds(folder: Path, there: Collection[Path] | None) -> set[int]:
@@ -89,7 +98,7 @@ def verdict(claim: Claim, test: Paired | None, p_holm: float) -> str:
     """
     if test is None:
         return NOT_RUN
-    effect = test.mean if claim.direction == "greater" else -test.mean
+    effect = (test.mean if claim.direction == "greater" else -test.mean) + claim.slack
     if not p_holm < CERTAIN:
         return "undecided"
     if effect < 0:

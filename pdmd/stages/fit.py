@@ -47,19 +47,20 @@ def fit_base(config: Config, world: World = ALONE) -> None:
             use_kept(config)
         return
     stage = Stage(config, world)
-    label, state = f"{config['scenario']} base", stage.paths.state("base", [BASE_SEED])
+    seed = stage.run.fit.seed
+    label, state = f"{config['scenario']} base", stage.paths.state("base", [seed])
     path = stage.paths.base("model.safetensors")
     metadata = {"scenario": config["scenario"], "phase": "base"}
-    folders = {BASE_SEED: path.parent}
+    folders = {seed: path.parent}
     with holding(state, world):
-        finished, trainer = _fit(stage, [BASE_SEED], label, state)
+        finished, trainer = _fit(stage, [seed], label, state)
         if not world.leads:
             return
         extra = _heldout_losses(stage, trainer.average.to("cpu"))
         average, unstack = trainer.average, unstacker(trainer.average)
         write_runs(finished, average, unstack, folders, metadata, path.name, extra)
         inputs = fit_reads(stage.run)
-        provenance.record(path.with_name(PROVENANCE), config, [BASE_SEED], inputs, BASE)
+        provenance.record(path.with_name(PROVENANCE), config, [seed], inputs, BASE)
 
 
 def use_kept(config: Config) -> None:

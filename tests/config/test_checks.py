@@ -48,6 +48,11 @@ WRONG = {
         "moving: fit.start_from: 'x.safetensors': expected null beside fit.kept",
         own("moving", fit={"start_from": "x.safetensors", "kept": None}),
     ),
+    "a seed of a method's own fit": (
+        own("toy1d", fit={"seed": 1}),
+        "fit.seed: 1: expected 0 for a method of kind fit, which has the scenario's seeds",
+        own("mixture2d", fit={"seed": 1}),
+    ),
     "kept weights of a method's own fit": (
         own("toy1d", fit={"kept": "x.safetensors"}),
         "fit.kept: 'x.safetensors': expected null for a method of kind fit",
