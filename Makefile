@@ -6,7 +6,7 @@ SHELL := bash
 .ONESHELL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-all test-slurm small teachers ablations record minute tiny golden handbook claims lint format lock clean
+.PHONY: help setup demo test test-long test-all test-slurm small teachers ablations record minute tiny golden handbook science claims lint format lock clean
 
 ACTIVATE := export PATH="$(CURDIR)/.venv/bin:$$PATH"
 INSTALL := .venv/bin/python -m pip install -q -q --no-input --disable-pip-version-check
@@ -76,6 +76,18 @@ golden: .venv/.ready ## run a tiny whole workflow afresh, and compare its result
 
 handbook: .venv/.ready ## write the tables of config/README.md and the schemas of YAML files
 	@.venv/bin/python -m pdmd.config.handbook
+
+# Cheap and decisive ones first; each ends with its tables, and what is finished is not run again.
+SCIENCE ?= mixture exits renoise phases length reuse complexity3 complexity7 complexity9 auto digits moving emoji moving_reuse small_auto moving_more emoji_more second twins moving_average moving_grid
+
+science: .venv/.ready ## run what decides the claims (ten hours; SCIENCE="mixture exits" a part)
+	@$(ACTIVATE)
+	export OMP_NUM_THREADS=1
+	for part in $(SCIENCE); do
+	  echo "$$part:"
+	  .venv/bin/python -m pdmd demo -- --configfile config/science/$$part.yaml
+	done
+	.venv/bin/python -m pdmd claims --output results/claims_of_all
 
 claims: .venv/.ready ## decide every claim of config/claims.yaml by what was run
 	@.venv/bin/python -m pdmd claims --output results/claims_of_all

@@ -18,6 +18,7 @@ FILE = Path("config/claims.yaml")
 ROOT = "results"  # what parts lie below
 MOST = 1000  # claims
 LETTERS = 500  # of a sentence
+TEACHER = "teacher"  # the method that some claims are measured from
 NAME = "[A-Za-z0-9_-]+"  # of a scenario, a method, a folder
 
 
@@ -39,6 +40,14 @@ class Claim:
     metric: str = key("of `metrics.json`", minLength=1, maxLength=60)
     method: str = key("that something is claimed of", pattern="[a-z0-9-]+", maxLength=60)
     against: str = key("the method it is compared with", pattern="[a-z0-9-]+", maxLength=60)
+    against_part: str | None = key(
+        "where that lies, and with `nearer` the teacher, if elsewhere: of the same scenario with"
+        " the same seeds",
+        pattern=f"({NAME}(/{NAME})*)?",
+        maxLength=LETTERS,
+        absent=None,
+        null=True,
+    )
     direction: Literal["greater", "less", "nearer"] = key(
         "the method's value is `greater` or `less` than the other's, or its distance to the value"
         " of the scenario's `teacher` of the same seed is less (`nearer`)"
@@ -55,10 +64,16 @@ class Claim:
     )
 
     @property
-    def methods(self) -> tuple[str, ...]:
-        """Whose scores decide it."""
-        teacher = ("teacher",) if self.direction == "nearer" else ()
-        return tuple(dict.fromkeys((self.method, self.against, *teacher)))
+    def sides(self) -> tuple[tuple[str, str], ...]:
+        """(part, method) of the method, of the other, and with `nearer` of the teacher."""
+        other = self.part if self.against_part is None else self.against_part
+        teacher = ((other, TEACHER),) if self.direction == "nearer" else ()
+        return (self.part, self.method), (other, self.against), *teacher
+
+    @property
+    def needs(self) -> tuple[tuple[str, str], ...]:
+        """The same, each once: whose scores decide it."""
+        return tuple(dict.fromkeys(self.sides))
 
 
 def claims_schema() -> Schema:
@@ -85,7 +100,7 @@ def read_claims(path: Path) -> list[Claim]:
             raise refusal(path, f"{where}.id", claim.id, "an id that no other claim has")
         if claim.metric not in RANGES:
             raise refusal(path, f"{where}.metric", claim.metric, "a metric with a known range")
-        if claim.method == claim.against:
+        if claim.sides[0] == claim.sides[1]:
             raise refusal(path, f"{where}.against", claim.against, "another method")
         if claim.margin and claim.slack:
             raise refusal(path, f"{where}.slack", claim.slack, "0 beside a margin")
@@ -119,7 +134,8 @@ def belonging(
     return [
         claim
         for claim in claims
-        if claim.part == part and set(claim.methods) <= set(methods.get(claim.scenario, ()))
+        if {one for one, _ in claim.needs} == {part}
+        and {name for _, name in claim.needs} <= set(methods.get(claim.scenario, ()))
     ]
 
 

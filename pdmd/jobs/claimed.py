@@ -39,7 +39,7 @@ class Claimed:
     @property
     def scores(self) -> list[str]:
         """What decides them: the scores of their methods."""
-        pairs = dict.fromkeys((c.scenario, name) for c in self.claims for name in c.methods)
+        pairs = dict.fromkeys((c.scenario, name) for c in self.claims for _, name in c.needs)
         return [
             str(path) for pair in pairs for path in READS["metrics"](self.experiment.runs[pair])
         ]

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from pdmd.config.claims import Claim
 from pdmd.errors import UserError
 from pdmd.files import provenance
+from pdmd.files.storage import reading
 from pdmd.metrics.intervals import FEWEST, Paired, holm, paired
 from pdmd.metrics.ranges import metric_range
-from pdmd.report.differences import CERTAIN, TEACHER, changes
+from pdmd.report.differences import CERTAIN, changes
 from pdmd.report.reading import read_scores
 from pdmd.report.tables import write_table
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCORES = "metrics.json"
+RECORDED = "scores.csv"  # of all methods and seeds, in docs/record
 NOT_RUN = "not run"
 NUMBERS = ["n", "effect_mean", "effect_low", "effect_high", "p"]
 SHOWN = ["id", "claim", "place", "scale", *NUMBERS, "p_holm", "verdict", "files"]
@@ -41,30 +43,85 @@ class Evidence:
 
 
 def evidence(claim: Claim, results: Path, there: Collection[Path] | None = None) -> Evidence:
-    """Read the scores that decide a claim.
+    """Read the scores that decide a claim: of runs, or of runs that were recorded.
 
     Args:
         results: the folder that parts lie below; there: the files that may be read, None for all.
     Raises:
         UserError: a file is damaged, or has no such metric.
     """
-    folder = results / claim.part / claim.scenario
-    by_method = [_seeds(folder / method, there) for method in claim.methods]
-    seeds = sorted(set.intersection(*by_method))
+    every = {need: _read(claim, results, need, there) for need in claim.needs}
+    seeds = sorted(set.intersection(*(set(one.values) for one in every.values())))
     if not seeds:
         return Evidence((), "", None)
-    paths = {
-        method: [folder / method / f"seed{seed}" / SCORES for seed in seeds]
-        for method in claim.methods
-    }
-    scores = {
-        method: [read_scores(path, [claim.metric]) for path in paths[method]] for method in paths
-    }
-    teacher = scores[TEACHER] if claim.direction == "nearer" else None
-    differences = changes(scores[claim.method], scores[claim.against], claim.metric, teacher)
-    name = f"{folder}/{_choice(claim.methods)}/seed{_choice(seeds)}/{SCORES}"
-    files = tuple(path for each in paths.values() for path in each)
-    return Evidence(files, name, tested(claim, differences))
+    method, other, *near = (
+        [{claim.metric: every[need].values[seed]} for seed in seeds] for need in claim.sides
+    )
+    differences = changes(method, other, claim.metric, *near)
+    files = dict.fromkeys(path for one in every.values() for path in map(one.path, seeds))
+    name = _names(list(every.values()), seeds)
+    return Evidence(tuple(files), name, tested(claim, differences))
+
+
+@dataclass(frozen=True)
+class Read:
+    """One metric of a method, by seed.
+
+    Attributes:
+        folder: of its scenario; recorded: whether one file there has the scores of all methods.
+    """
+
+    folder: Path
+    method: str
+    values: dict[int, float]
+    recorded: bool
+
+    def path(self, seed: int) -> Path:
+        """The file that a seed's value is from."""
+        return self.folder / (RECORDED if self.recorded else f"{self.method}/seed{seed}/{SCORES}")
+
+
+def _names(every: Sequence[Read], seeds: Sequence[int]) -> str:
+    """The files of some methods' seeds, a word for each folder."""
+    methods: dict[Path, list[str]] = {}
+    recorded = {str(one.folder / RECORDED): None for one in every if one.recorded}
+    for one in every:
+        if not one.recorded:
+            methods.setdefault(one.folder, []).append(one.method)
+    runs = [
+        f"{folder}/{_choice(names)}/seed{_choice(seeds)}/{SCORES}"
+        for folder, names in methods.items()
+    ]
+    return " ".join([*recorded, *runs])
+
+
+def _read(
+    claim: Claim, results: Path, need: tuple[str, str], there: Collection[Path] | None
+) -> Read:
+    """The values of a claim's metric of a (part, method). Raises UserError for a damaged file."""
+    part, method = need
+    folder = results / part / claim.scenario
+    recorded = there is None and (folder / RECORDED).exists()
+    if recorded:
+        return Read(folder, method, read_recorded(folder / RECORDED, method, claim.metric), True)
+    paths = _paths(folder / method, there)
+    values = {s: read_scores(path, [claim.metric])[claim.metric] for s, path in paths.items()}
+    return Read(folder, method, values, False)
+
+
+def read_recorded(path: Path, method: str, metric: str) -> dict[int, float]:
+    """Seed -> a method's metric as a record has it, no seeds where it has no such method.
+
+    Raises:
+        UserError: the file is damaged, or has no such metric.
+    """
+    import pandas as pd
+
+    with reading(path, "a record of scores"):
+        frame = pd.read_csv(path)
+        rows = frame[frame["method"] == method]
+        pairs = zip(rows["seed"], rows[metric], strict=True)
+        return {int(seed): float(value) for seed, value in pairs}
 
 
 def tested(claim: Claim, differences: Sequence[float]) -> Paired:
@@ -76,13 +133,15 @@ def tested(claim: Claim, differences: Sequence[float]) -> Paired:
     return replace(test, p=paired([value + worse for value in differences]).p)
 
 
-def _seeds(folder: Path, there: Collection[Path] | None) -> set[int]:
-    """The seeds of a method that have scores."""
+def _paths(folder: Path, there: Collection[Path] | None) -> dict[int, Path]:
+    """Seed -> a method's scores, of seeds that have some."""
     paths = folder.glob(f"seed*/{SCORES}")
-    named = [
-        path.parent.name.removeprefix("seed") for path in paths if there is None or path in there
-    ]
-    return {int(name) for name in named if name.isdecimal()}
+    named = {
+        path.parent.name.removeprefix("seed"): path
+        for path in paths
+        if there is None or path in there
+    }
+    return {int(name): path for name, path in named.items() if name.isdecimal()}
 
 
 def _choice(values: Sequence[object]) -> str:

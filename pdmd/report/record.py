@@ -7,45 +7,47 @@ from pathlib import Path
 
 from pdmd.errors import UserError
 from pdmd.files.storage import read_json, reading, replacing, write_json, write_text, writing
+from pdmd.report.claims import RECORDED
 from pdmd.report.looks import look
+from pdmd.report.reading import read_scores
 from pdmd.scenarios.kind import kinds
 
 BEGIN, END = "<!-- headline table: made by `make record` -->", "<!-- end of headline table -->"
-PARTS = {  # figures or not
-    "": True,
-    "ablations": False,
-    "small": True,
-    "small_ablations": False,
-    "small_capacity": False,
-}
+DRAWN = {"", "science/mixture", "science/emoji", "science/moving"}  # parts with figures
 HEADLINE = ("inliers", "modes_covered", "tv", "spread", "energy")
 
 
 def keep_record(results: Path, docs: Path, readme: Path) -> None:
-    """Copy tables and figures to docs/record and renew README's table from them.
+    """Copy tables and figures to docs/record, with every seed's scores, and renew README's table.
 
-    What of <results> itself and of the PARTS below it is not there stays as it was recorded, and
-    so does everything if one file of the results is refused.
+    What of <results> itself and of the parts below <results>/science is not there stays as it was
+    recorded, and so does everything if one file of the results is refused.
 
     Raises:
         UserError: the results were made from a dirty checkout, are damaged or are not there.
     """
     made: dict[str, object] = {}
-    copies: dict[Path, Path] = {}
-    for part, figures in PARTS.items():
-        origins = _scenarios(results / part, docs / part, figures, copies)
-        origins |= _validations(results / part, docs / part, copies)
+    files: dict[Path, bytes] = {}
+    for part in parts(results):
+        origins = _scenarios(results / part, docs / part, part in DRAWN, files)
+        origins |= _validations(results / part, docs / part, files)
         made |= {str(Path(part, name)): origin for name, origin in origins.items()}
     if not made:
-        raise UserError(f"{results}: no tables: expected a finished `make demo` or `make small`")
+        raise UserError(f"{results}: no tables: expected a finished `make demo` or `make science`")
     path = docs / "provenance.json"
     known = read_json(path, dict) if path.exists() else {}
     with reading(readme, f"a table between {BEGIN!r} and {END!r}"):
         text = readme.read_text(encoding="utf-8")
         _parts(text)
-    _copy(copies)
+    _write(files)
     write_json(path, known | made)
     write_text(readme, with_headline(text, docs))
+
+
+def parts(results: Path) -> list[str]:
+    """The folders that scenarios lie in: the results themselves, and those of science."""
+    folders = sorted(path for path in (results / "science").glob("*") if path.is_dir())
+    return ["", *(str(path.relative_to(results)) for path in folders)]
 
 
 def _origin(provenance: Path) -> dict[str, object]:
@@ -58,9 +60,9 @@ def _origin(provenance: Path) -> dict[str, object]:
 
 
 def _scenarios(
-    results: Path, docs: Path, figures: bool, copies: dict[Path, Path]
+    results: Path, docs: Path, figures: bool, files: dict[Path, bytes]
 ) -> dict[str, object]:
-    """Note in `copies`, target -> source, every scenario's tables, and perhaps figures.
+    """Note in `files`, target -> content, every scenario's tables, scores, and perhaps figures.
 
     Returns:
         scenario -> what made them.
@@ -75,31 +77,54 @@ def _scenarios(
             tables, drawn = brings.tables, brings.figures if figures else []
         sources = [folder / f"{name}.csv" for name in tables]
         sources += [folder.parent / "figures" / f"{name}.png" for name in drawn]
-        copies |= {docs / scenario / source.name: source for source in sources}
+        files |= {docs / scenario / source.name: _content(source) for source in sources}
+        files[docs / scenario / RECORDED] = scores_of(folder.parent)
     return made
 
 
-def _validations(results: Path, docs: Path, copies: dict[Path, Path]) -> dict[str, object]:
+def scores_of(scenario: Path) -> bytes:
+    """A row a method and seed of a scenario, a column a metric, as CSV: what claims are decided by.
+
+    Raises:
+        UserError: a file of scores that the scenario's tables were made from is damaged or gone.
+    """
+    import pandas as pd
+
+    source = scenario / "tables" / "provenance.json"
+    made_from = read_json(source, dict, ("inputs_sha256",))["inputs_sha256"]
+    with reading(source, "the provenance of a scenario's tables"):
+        ends = [Path(name).parts[-3:] for name in made_from]
+        named = [(m, s) for m, s, file in ends if file == "metrics.json" and s.startswith("seed")]
+        seeds = [(method, int(seed.removeprefix("seed"))) for method, seed in named]
+    rows = [
+        {"method": m, "seed": s, **read_scores(scenario / m / f"seed{s}" / "metrics.json")}
+        for m, s in sorted(seeds)
+    ]
+    return pd.DataFrame(rows).to_csv(index=False, float_format="%.6g").encode()
+
+
+def _validations(results: Path, docs: Path, files: dict[Path, bytes]) -> dict[str, object]:
     """Note the tables of metrics under known damage; returns what made them."""
     made: dict[str, object] = {}
     for table in sorted(results.glob("metrics_validation/*.csv")):
         made[f"metrics_validation/{table.stem}"] = _origin(table.with_suffix(".json"))
-        copies[docs / "metrics_validation" / table.name] = table
+        files[docs / "metrics_validation" / table.name] = _content(table)
     return made
 
 
-def _copy(copies: Mapping[Path, Path]) -> None:
-    """Copy files whole, once all of them are there; of scenarios drop what was recorded before."""
-    contents = {}
-    for target, source in copies.items():
-        with reading(source, "a file of finished results"):
-            contents[target] = source.read_bytes()
-    for target, content in contents.items():
+def _content(source: Path) -> bytes:
+    with reading(source, "a file of finished results"):
+        return source.read_bytes()
+
+
+def _write(files: Mapping[Path, bytes]) -> None:
+    """Write all files whole; of their scenarios drop what was recorded before."""
+    for target, content in files.items():
         with replacing(target) as beside:
             beside.write_bytes(content)
-    folders = {target.parent for target in copies}
+    folders = {target.parent for target in files}
     for folder in [one for one in folders if one.name != "metrics_validation"]:
-        for path in set(folder.iterdir()) - copies.keys():
+        for path in {one for one in folder.iterdir() if one.is_file()} - files.keys():
             with writing(path):
                 path.unlink()
 

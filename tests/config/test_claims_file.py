@@ -56,7 +56,7 @@ def test_a_claim_is_what_was_written(tmp_path):
     [
         (
             [CLAIM | {"effect": 1}],
-            "claims.0.effect: 1: expected a known key, one of against, claim",
+            "claims.0.effect: 1: expected a known key, one of against, against_part",
         ),
         ([CLAIM, CLAIM], "claims.1.id: 'a-1': expected an id that no other claim has"),
         ([CLAIM | {"id": "a b"}], "claims.0.id: 'a b': expected a name that matches"),
@@ -106,12 +106,14 @@ def test_a_claim_of_nearness_needs_the_teacher():
 
 
 def test_a_workflow_decides_its_own_claims_from_all_their_scores():
-    whole = Claimed(accepted({}))
-    assert {"mixture2d-phased2-tv", "mixture2d-dmd-tv"} <= set(whole.ids)
-    assert "results/mixture2d/dmd/seed5/metrics.json" in whole.scores
-    assert whole.files == [f"results/claims.{end}" for end in ("csv", "md", "tex")]
-    fewer = Claimed(accepted(own("mixture2d", methods=["teacher", "dmd2", "phased2"])))
-    assert "mixture2d-dmd-tv" not in fewer.ids
+    part = {"results": "results/science/mixture"}
+    whole = Claimed(accepted(part))
+    assert {"mixture-phased2-total", "mixture-vanilla-keeps"} <= set(whole.ids)
+    assert "results/science/mixture/mixture2d/dmd/seed5/metrics.json" in whole.scores
+    ends = ("csv", "md", "tex")
+    assert whole.files == [f"results/science/mixture/claims.{end}" for end in ends]
+    fewer = Claimed(accepted(part | own("mixture2d", methods=["teacher", "dmd2", "phased2"])))
+    assert "mixture-vanilla-keeps" not in fewer.ids
     assert not any("/dmd/" in path for path in fewer.scores)
     apart = Claimed(accepted({"results": "results/minute"}))  # control
     assert (apart.ids, apart.scores, apart.files) == ([], [], [])

@@ -94,6 +94,71 @@ def test_nearer_is_the_distance_to_the_teacher_of_the_same_seed(results):
     assert decided(results, [swapped]).loc["near", "verdict"] == "fails"  # control
 
 
+def test_a_slack_is_what_a_method_may_be_worse_by(results):
+    """dmd is worse than dmd2 by .002 and differs by seed: as good but for .05, not better."""
+    plain = BASE | {"method": "dmd", "direction": "less"}
+    claims = [
+        Claim(id="better", **plain),
+        Claim(id="as-good", **plain, slack=0.05),
+        Claim(id="swapped", **BASE | {"method": "dmd2", "against": "phased2"}, slack=0.05),
+    ]
+    table = decided(results, claims)
+    assert table["verdict"].tolist() == ["undecided", "holds", "fails"]
+    raw = stats.ttest_1samp(
+        [a - b for a, b in zip(SCORES["dmd"]["tv"], SCORES["dmd2"]["tv"], strict=True)], 0.05
+    ).pvalue
+    assert table.loc["as-good", "p"] == pytest.approx(raw)
+    assert table.loc["as-good", "effect_mean"] == table.loc["better", "effect_mean"]
+
+
+def recorded(results, folder):
+    """The same scores as a record has them: one file a scenario."""
+    rows = [
+        {"method": method, "seed": seed, **{name: column[seed - 1] for name, column in of.items()}}
+        for method, of in SCORES.items()
+        for seed in range(1, 6)
+    ]
+    path = folder / "grid" / "scores.csv"
+    path.parent.mkdir(parents=True)
+    pd.DataFrame(rows).to_csv(path, index=False)
+    return folder
+
+
+def test_a_record_decides_as_the_runs_do(results, tmp_path):
+    docs = recorded(results, tmp_path / "docs")
+    runs, record = decided(results), decided(docs)
+    numbers = ["n", "effect_mean", "effect_low", "effect_high", "p", "p_holm", "verdict"]
+    pd.testing.assert_frame_equal(runs[numbers], record[numbers])
+    assert record.loc["even", "files"] == str(docs / "grid" / "scores.csv")
+    text = (docs / "grid" / "scores.csv").read_text()
+    (docs / "grid" / "scores.csv").write_text(text.replace("0.22", "0.32"))
+    assert decided(docs).loc["even", "effect_mean"] != runs.loc["even", "effect_mean"]  # control
+
+
+def test_the_other_may_lie_in_another_part(results):
+    """A part that has the method alone is compared with what was trained elsewhere."""
+    (results / "more" / "grid").mkdir(parents=True)
+    (results / "grid" / "phased2").rename(results / "more" / "grid" / "phased2")
+    moved = BASE | {"part": "more", "against_part": ""}
+    claims = [
+        Claim(id="elsewhere", **moved),
+        Claim(id="near", **moved | {"metric": "spread", "direction": "nearer"}),
+        Claim(id="control", **BASE | {"part": "more"}),
+    ]
+    table = decided(results, claims)
+    assert table["verdict"].tolist() == ["holds", "holds", "not run"]
+    folders = [f"{results}/more/grid/phased2", f"{results}/grid/dmd2"]
+    assert table.loc["elsewhere", "files"].split() == [
+        f"{folder}/seed{{1,2,3,4,5}}/metrics.json" for folder in folders
+    ]
+
+
+def test_a_record_without_the_metric_is_refused(results, tmp_path):
+    docs = recorded(results, tmp_path / "docs")
+    with pytest.raises(UserError, match=r"scores\.csv.*expected a record of scores"):
+        evidence(Claim(id="x", **BASE | {"metric": "energy"}), docs)
+
+
 def test_one_seeds_score_changes_its_claims_and_nothing_else(results):
     before = decided(results)
     path = path_of(results, "dmd", 3)

@@ -78,12 +78,19 @@ def test_no_results_are_no_record(tmp_path):
 def finished(folder, commit):
     """The tables of one small scenario, as a finished run leaves them."""
     origin = {"dirty": False, "commit": commit, "packages": {}, "python": "3.11"}
-    scenario = folder / "small_ablations" / "emoji"
+    scenario = folder / "science" / "grids" / "emoji"
     for name in kinds()["emoji"].tables:
         write_text(scenario / "tables" / f"{name}.csv", f"{name}\n")
     config = {"data": {"kind": "emoji"}}
-    write_json(scenario / "tables" / "provenance.json", {**origin, "config": config})
-    validation = folder / "small" / "metrics_validation"
+    scores = {}
+    for method, seed, value in (("dmd2", 1, 0.25), ("dmd2", 10, None), ("phased2", 1, 0.5)):
+        path = scenario / method / f"seed{seed}" / "metrics.json"
+        write_json(path, {"coverage": value})
+        write_json(path.parent / "phase1" / "metrics.json", {"updates": 3})
+        scores |= {str(path): "1234", str(path.parent / "phase1" / "metrics.json"): "5678"}
+    made = {**origin, "config": config, "inputs_sha256": scores}
+    write_json(scenario / "tables" / "provenance.json", made)
+    validation = folder / "science" / "emoji" / "metrics_validation"
     write_text(validation / "emoji.csv", "fid\n")
     write_json(validation / "emoji.json", origin)
     return folder
@@ -97,14 +104,26 @@ def test_what_was_not_run_again_stays_as_it_was_recorded(tmp_path):
     keep_record(finished(tmp_path / "results", "c0ffee"), docs, readme)
     after = read_json(docs / "provenance.json")
     changed = {name for name in after if after[name] != before.get(name)}
-    assert changed == {"small_ablations/emoji", "small/metrics_validation/emoji"}
+    assert changed == {"science/grids/emoji", "science/emoji/metrics_validation/emoji"}
     assert {after[name]["commit"] for name in changed} == {"c0ffee"}
-    assert (docs / "small" / "metrics_validation" / "emoji.csv").read_text() == "fid\n"
-    assert (docs / "small_ablations" / "emoji" / "runs.csv").read_text() == "runs\n"
+    assert (docs / "science" / "emoji" / "metrics_validation" / "emoji.csv").read_text() == "fid\n"
+    assert (docs / "science" / "grids" / "emoji" / "runs.csv").read_text() == "runs\n"
     assert readme.read_text() == (REPOSITORY / "README.md").read_text()
 
 
-@pytest.mark.parametrize("damage", ["table gone", "second is dirty", "no README", "no markers"])
+def test_every_seeds_scores_are_recorded(tmp_path):
+    """Seed 10 has no coverage: its cell is empty; scores of phases are none of them."""
+    docs, readme = tmp_path / "docs", tmp_path / "README.md"
+    shutil.copy(REPOSITORY / "README.md", readme)
+    shutil.copytree(DOCS / "mixture2d", docs / "mixture2d")
+    keep_record(finished(tmp_path / "results", "c0ffee"), docs, readme)
+    text = (docs / "science" / "grids" / "emoji" / "scores.csv").read_text()
+    assert text == "method,seed,coverage\ndmd2,1,0.25\ndmd2,10,\nphased2,1,0.5\n"
+
+
+@pytest.mark.parametrize(
+    "damage", ["table gone", "scores gone", "second is dirty", "no README", "no markers"]
+)
 def test_a_record_is_renewed_whole_or_not_at_all(tmp_path, damage):
     docs, readme = tmp_path / "docs", tmp_path / "README.md"
     shutil.copytree(DOCS, docs)
@@ -112,9 +131,11 @@ def test_a_record_is_renewed_whole_or_not_at_all(tmp_path, damage):
     results = finished(tmp_path / "results", "c0ffee")
     whole = {path: path.read_bytes() for path in docs.rglob("*") if path.is_file()}
     if damage == "table gone":
-        (results / "small_ablations/emoji/tables/runs.csv").unlink()
+        (results / "science/grids/emoji/tables/runs.csv").unlink()
+    elif damage == "scores gone":
+        (results / "science/grids/emoji/dmd2/seed1/metrics.json").unlink()
     elif damage == "second is dirty":
-        write_json(results / "small/metrics_validation/emoji.json", {"dirty": True})
+        write_json(results / "science/emoji/metrics_validation/emoji.json", {"dirty": True})
     elif damage == "no README":
         readme.unlink()
     else:
@@ -128,9 +149,9 @@ def test_a_table_that_is_no_longer_made_leaves_the_record(tmp_path):
     docs, readme = tmp_path / "docs", tmp_path / "README.md"
     shutil.copytree(DOCS, docs)
     shutil.copy(REPOSITORY / "README.md", readme)
-    old = docs / "small_ablations" / "emoji" / "old.csv"
+    old = docs / "science" / "grids" / "emoji" / "old.csv"
     write_text(old, "old")
-    write_text(docs / "small" / "metrics_validation" / "other.csv", "kept")
+    write_text(docs / "science" / "emoji" / "metrics_validation" / "other.csv", "kept")
     keep_record(finished(tmp_path / "results", "c0ffee"), docs, readme)
     assert not old.exists()
-    assert (docs / "small" / "metrics_validation" / "other.csv").exists()  # control
+    assert (docs / "science" / "emoji" / "metrics_validation" / "other.csv").exists()  # control
