@@ -6,7 +6,7 @@ SHELL := bash
 .ONESHELL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-all test-slurm small teachers ablations record minute tiny golden handbook science claims lint format lock clean
+.PHONY: help setup demo test test-long test-all test-slurm small teachers record minute tiny golden handbook science claims lint format lock clean
 
 ACTIVATE := export PATH="$(CURDIR)/.venv/bin:$$PATH"
 INSTALL := .venv/bin/python -m pip install -q -q --no-input --disable-pip-version-check
@@ -51,11 +51,7 @@ teachers: .venv/.ready ## fit the small teachers anew, by the recipe of the kept
 	.venv/bin/snakemake -c2 results/teachers/{emoji,moving}/base/model.safetensors --configfile config/teachers.yaml
 	.venv/bin/snakemake -c2 results/teachers_second/{emoji,moving}/base/model.safetensors --configfile config/teachers_second.yaml
 
-ablations: .venv/.ready ## run what the demo leaves out: bank on and off, exits, gradient
-	@$(ACTIVATE)
-	.venv/bin/python -m pdmd demo -- --configfile config/ablations.yaml
-
-record: .venv/.ready ## keep a finished demo's tables in docs/record and README.md
+record: .venv/.ready ## keep finished runs in docs/record, and fill README and docs/results.md
 	@.venv/bin/python -m pdmd record
 
 minute: .venv/.ready ## run the whole workflow at a tiny size, in two minutes

@@ -302,9 +302,16 @@ def _status(args: argparse.Namespace) -> None:
 
 
 def _record(args: argparse.Namespace) -> None:
+    from pdmd.config.claims import registered
+    from pdmd.report.pages import Record, write_decided, write_pages
     from pdmd.report.record import keep_record
 
-    keep_record(Path(args.results), Path("docs/record"), Path("README.md"))
+    root, docs = Path(), Path("docs/record")
+    if not args.pages:
+        keep_record(Path(args.results), docs)
+    record = Record(docs, registered(root))
+    write_decided(record)
+    write_pages(root, record)
 
 
 def _demo(args: argparse.Namespace) -> None:
@@ -380,8 +387,12 @@ def parser() -> argparse.ArgumentParser:
     claims.add_argument("--scores", type=Path, nargs="+", metavar="FILE", help=read)
     planned = "of the claims planned with: others are refused"
     claims.add_argument("--digest", dest="planned", metavar="DIGEST", help=planned)
-    record = command("record", _record, "keep a demo's tables in docs/record and README.md")
+    record = command(
+        "record", _record, "keep finished runs in docs/record, and renew what is made of it"
+    )
     record.add_argument("--results", default="results", help="results folder (default: results)")
+    again = "keep nothing new: fill the templates in docs/templates from what is on record"
+    record.add_argument("--pages", action="store_true", help=again)
     resolve = command("resolve", _resolve, "write the configs of all jobs, as Snakemake does")
     resolve.add_argument("--root", type=Path, default=Path(), help="the repository (default: .)")
     resolve.add_argument(

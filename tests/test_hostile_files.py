@@ -18,7 +18,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from test_precompute import parts_of, prepare
-from test_record import DOCS, finished
+from test_record import finished
 
 from pdmd.config.experiment import Experiment, merge, read_yaml
 from pdmd.config.paths import Paths
@@ -30,12 +30,20 @@ from pdmd.data.sources import build_conditions, build_data, load_samples
 from pdmd.errors import UserError
 from pdmd.files import assets, digests
 from pdmd.files.contents import load_finite
-from pdmd.files.storage import load_tensors, read_json, save_tensors, sha256, write_json
+from pdmd.files.storage import (
+    load_tensors,
+    read_json,
+    save_tensors,
+    sha256,
+    write_json,
+    write_text,
+)
 from pdmd.metrics.alignment import load_clip
 from pdmd.models.base import Space
 from pdmd.models.build import build, load_snapshots, warm_start
 from pdmd.networks.judge import load_judge
 from pdmd.networks.small_clip import SIZES, save_small_clip
+from pdmd.report.claims import read_recorded
 from pdmd.report.record import keep_record
 from pdmd.scenarios.digits import pictures as digits
 from pdmd.stages import fit as fitting
@@ -186,18 +194,18 @@ def other_files(folder: Path, repository: Path) -> Iterator[Kind]:
     write_json(index, {weights.name: sha256(weights)})
     yield Kind("index of an asset", index, lambda _: assets.asset("lite0", weights.name))
     yield Kind("asset", weights, lambda _: assets.asset("lite0", weights.name))
-    docs, readme, results = folder / "docs", folder / "README.md", finished(folder / "r", "c0ffee")
-    shutil.copytree(DOCS, docs)
-    shutil.copy(repository / "README.md", readme)
+    docs, results = folder / "docs", finished(folder / "r", "c0ffee")
     write_json(docs / "provenance.json", {"mixture2d": {"commit": "c0ffee"}})
 
     def record(_: Path) -> None:
-        keep_record(results, docs, readme)
+        keep_record(results, docs)
 
-    tables = results / "small_ablations" / "emoji" / "tables"
+    tables = results / "science" / "grids" / "emoji" / "tables"
     yield Kind("provenance of tables", tables / "provenance.json", record)
     yield Kind("provenance of the record", docs / "provenance.json", record)
-    yield Kind("recorded table", docs / "mixture2d" / "modes.csv", record)
+    scores = docs / "science" / "grids" / "emoji" / "scores.csv"
+    write_text(scores, "method,seed,coverage\ndmd2,1,0.25\nphased2,1,0.5\n")
+    yield Kind("record of scores", scores, lambda path: read_recorded(path, "dmd2", "coverage"))
 
 
 @pytest.fixture(scope="module")
@@ -432,7 +440,7 @@ HARMLESS: dict[str, list[str]] = {
     "index of an asset": WHOLE_JSON,
     "provenance of tables": WHOLE_JSON,
     "provenance of the record": ["missing", "dangling link", "*"],  # it is renewed
-    "recorded table": WHOLE_JSON,
+    "record of scores": WHOLE_JSON,
 }
 # Times, commits and machines stand in these, so what lies at a byte differs from run to run.
 VARIED = ("kept recipe", "metrics.json", "provenance.json", "provenance of tables")
@@ -473,8 +481,8 @@ NEEDS_DIGEST: dict[str, list[str]] = {
     "shard and its digest": FLIPS[1:],
     "samples": FLIPS,
     "small CLIP": ["another number"],
-    "provenance of tables": ["commit: *", "packages: *", "python: *"],
-    "recorded table": ["half"],
+    "provenance of tables": ["commit: *", "packages: *", "python: *", "a bit of *"],
+    "record of scores": ["half", "a bit of *"],
 }
 NAMES = (
     *("digits train", "digits train, scored", "digits heldout", "digits codec", "classifier"),
@@ -483,7 +491,7 @@ NAMES = (
     *("features", "kept network", "kept recipe", "metrics.json", "provenance.json", "relative"),
     *("base", "expert", "snapshots", "index of a bank", "shard", "shard and its digest"),
     *("samples", "small CLIP", "index of an asset", "asset"),
-    *("provenance of tables", "provenance of the record", "recorded table"),
+    *("provenance of tables", "provenance of the record", "record of scores"),
 )
 
 
@@ -541,7 +549,7 @@ UNRECORDED = {  # made here without a stage, kept by hand, a record itself, or w
     ),
     *("index of a bank", "shard", "shard and its digest", "samples", "small CLIP"),
     *("index of an asset", "asset", "provenance of tables", "provenance of the record"),
-    "recorded table",
+    "record of scores",
 }
 RECORDED = [name for name in NAMES if name not in UNRECORDED]
 

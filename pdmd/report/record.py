@@ -1,4 +1,4 @@
-"""Keep finished runs' tables and figures in docs/record, and README's table equal to them."""
+"""Keep finished runs' tables, figures and scores in docs/record."""
 
 from __future__ import annotations
 
@@ -6,19 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pdmd.errors import UserError
-from pdmd.files.storage import read_json, reading, replacing, write_json, write_text, writing
+from pdmd.files.storage import read_json, reading, replacing, sha256, write_json, writing
 from pdmd.report.claims import RECORDED
-from pdmd.report.looks import look
 from pdmd.report.reading import read_scores
 from pdmd.scenarios.kind import kinds
 
-BEGIN, END = "<!-- headline table: made by `make record` -->", "<!-- end of headline table -->"
 DRAWN = {"", "science/mixture", "science/emoji", "science/moving"}  # parts with figures
-HEADLINE = ("inliers", "modes_covered", "tv", "spread", "energy")
 
 
-def keep_record(results: Path, docs: Path, readme: Path) -> None:
-    """Copy tables and figures to docs/record, with every seed's scores, and renew README's table.
+def keep_record(results: Path, docs: Path) -> None:
+    """Copy tables and figures to docs/record, with every seed's scores.
 
     What of <results> itself and of the parts below <results>/science is not there stays as it was
     recorded, and so does everything if one file of the results is refused.
@@ -36,12 +33,8 @@ def keep_record(results: Path, docs: Path, readme: Path) -> None:
         raise UserError(f"{results}: no tables: expected a finished `make demo` or `make science`")
     path = docs / "provenance.json"
     known = read_json(path, dict) if path.exists() else {}
-    with reading(readme, f"a table between {BEGIN!r} and {END!r}"):
-        text = readme.read_text(encoding="utf-8")
-        _parts(text)
     _write(files)
     write_json(path, known | made)
-    write_text(readme, with_headline(text, docs))
 
 
 def parts(results: Path) -> list[str]:
@@ -93,13 +86,18 @@ def scores_of(scenario: Path) -> bytes:
     source = scenario / "tables" / "provenance.json"
     made_from = read_json(source, dict, ("inputs_sha256",))["inputs_sha256"]
     with reading(source, "the provenance of a scenario's tables"):
-        ends = [Path(name).parts[-3:] for name in made_from]
-        named = [(m, s) for m, s, file in ends if file == "metrics.json" and s.startswith("seed")]
-        seeds = [(method, int(seed.removeprefix("seed"))) for method, seed in named]
-    rows = [
-        {"method": m, "seed": s, **read_scores(scenario / m / f"seed{s}" / "metrics.json")}
-        for m, s in sorted(seeds)
-    ]
+        digests = {Path(name).parts[-3:]: str(digest) for name, digest in made_from.items()}
+        named = {
+            (method, int(seed.removeprefix("seed"))): digest
+            for (method, seed, file), digest in digests.items()
+            if file == "metrics.json" and seed.startswith("seed")
+        }
+    rows = []
+    for (method, seed), digest in sorted(named.items()):
+        path = scenario / method / f"seed{seed}" / "metrics.json"
+        rows.append({"method": method, "seed": seed, **read_scores(path)})
+        if (found := sha256(path)) != digest:
+            raise UserError(f"{path}: sha256 {found}: expected {digest} by {source}")
     return pd.DataFrame(rows).to_csv(index=False, float_format="%.6g").encode()
 
 
@@ -127,31 +125,3 @@ def _write(files: Mapping[Path, bytes]) -> None:
         for path in {one for one in folder.iterdir() if one.is_file()} - files.keys():
             with writing(path):
                 path.unlink()
-
-
-def with_headline(text: str, docs: Path) -> str:
-    """README's text with its table renewed from docs/record."""
-    head, tail = _parts(text)
-    return f"{head}{BEGIN}\n{headline(docs)}{END}{tail}"
-
-
-def _parts(text: str) -> tuple[str, str]:
-    """What stands before and after README's table. Raises ValueError without one."""
-    head, rest = text.split(BEGIN)
-    _, tail = rest.split(END)
-    return head, tail
-
-
-def headline(docs: Path) -> str:
-    """The mixture's table as Markdown: a row a method, mean and 95% interval."""
-    import pandas as pd
-
-    from pdmd.report.tables import markdown, readable
-
-    path = docs / "mixture2d" / "modes.csv"
-    wanted = [f"{name}_{end}" for name in HEADLINE for end in ("mean", "low", "high")]
-    with reading(path, "the recorded table of modes"):
-        frame = pd.read_csv(path)
-        short = readable(frame[["method", "n", *wanted]])
-    short["method"] = [f"`{name}` {look(name).label}" for name in frame["method"]]
-    return markdown(short)

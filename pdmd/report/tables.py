@@ -128,7 +128,7 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
         if column.endswith("_mean"):
             name = column.removesuffix("_mean")
             triples = zip(frame[column], frame[f"{name}_low"], frame[f"{name}_high"], strict=True)
-            columns[name] = [_cell(*triple) for triple in triples]
+            columns[name] = [cell(*triple) for triple in triples]
             if f"{name}_n" in frame.columns:
                 counts = zip(columns[name], frame[f"{name}_n"], frame["n"], strict=True)
                 columns[name] = [
@@ -146,7 +146,8 @@ def _plain(column: str, value: Any) -> str:
     return "-" if math.isnan(value) else f"{value:.2g}"
 
 
-def _cell(mean: float, low: float, high: float) -> str:
+def cell(mean: float, low: float, high: float) -> str:
+    """mean [low, high] as tables print it, "-" of nothing."""
     if math.isnan(mean):
         return "-"
     size = max(abs(mean), 1e-9)

@@ -307,7 +307,7 @@ def test_snakemake_plans_the_configuration_in_the_repository(checkout, snakemake
     assert "distill_mixture2d" in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("overlay", ["minute", "small", "ablations", "small_ablations", "teachers"])
+@pytest.mark.parametrize("overlay", ["minute", "small", "teachers", "teachers_second"])
 def test_every_overlay_resolves(repository, settings, overlay):
     diff = read_yaml(repository / "config" / f"{overlay}.yaml")
     experiment = Experiment(repository, merge(settings, diff))
