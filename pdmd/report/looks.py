@@ -65,6 +65,8 @@ LOOKS = {
     "phased2-even": Look("Phased, 2 × 2, even steps", BLUE, "X", "-."),
     "dmd2-auto": Look("DMD2, chosen steps", VERMILION, "H", "--"),
     "phased2-auto": Look("Phased, 2 phases, chosen steps", BLUE, "H", "--"),
+    "dmd2-adaptive": Look("DMD2, adaptive weights", VERMILION, "*", "-."),
+    "phased2-adaptive": Look("Phased, 2 × 2, adaptive weights", BLUE, "*", "-."),
     "dmd2-last-exit": Look("DMD2, last exit", ORANGE, ">", "--"),
     "dmd2-one-exit": Look("DMD2, one exit", ORANGE, "<", "--"),
     "full": Look("full interval, Eq. 4", GREEN, "o", "-"),

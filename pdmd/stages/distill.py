@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -46,8 +47,9 @@ def distill_phase(
         finished = train(trainer, recipe.updates, stage.save(), state, digest, label, world)
         if world.leads:
             start = weight_of_start(recipe.average, recipe.updates)
-            kept, extra = roles.average, {"weight_of_start": start}
-            write_phase(stage, finished, kept, seeds, phase_number, inputs, extra)
+            extra: dict[str, Any] = {"weight_of_start": start}
+            extra |= {} if trainer.balancer is None else trainer.balancer.summary()
+            write_phase(stage, finished, roles.average, seeds, phase_number, inputs, extra)
 
 
 def phase_recipe(run: Run, phase: Phase) -> Recipe:
