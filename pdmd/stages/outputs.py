@@ -50,6 +50,7 @@ TRAJECTORIES = ("metrics.json", *SAMPLES)
 DECODED = ("decoded.safetensors", "decoding.json")
 FEATURED = ("features.safetensors", "features.json")
 SCORED = ("metrics.json", EVALUATION)
+STRATA = "strata.json"  # of kinds that table scores by stratum, beside them
 
 
 def kind(run: Run) -> Kind:
@@ -106,7 +107,12 @@ def known(run: Run) -> list[str]:
     seen = (*DECODED, *FEATURED) if is_seen(run) else ()
     taken = (EXPORT,) if is_exported(run) else ()
     previews = PREVIEWED if is_previewed(run) else ()
-    return [*seen, *SCORED, *files, *previews, *taken]
+    return [*seen, *scored(kind(run)), *files, *previews, *taken]
+
+
+def scored(kind: Kind) -> tuple[str, ...]:
+    """The files of a seed's scores."""
+    return (SCORED[0], STRATA, SCORED[-1]) if kind.strata else SCORED
 
 
 def is_exported(run: Run) -> bool:
