@@ -9,13 +9,15 @@ while the gap of clean estimates has t as a factor, and would only put the bands
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pdmd.config.sections import Balance
 from pdmd.flow import per_sample
+from pdmd.models.base import Condition, given
 from pdmd.phases import Phase
 from pdmd.training.world import ALONE, World
 
@@ -40,8 +42,28 @@ def weights_of(gaps: Tensor, rows: Tensor, tau: float) -> Tensor:
     return weights
 
 
+@dataclass(frozen=True)
+class Strata:
+    """The strata of prompts.
+
+    Attributes:
+        names: of the strata; of_prompts: (P,) which one each prompt of the store is of, -1 of none.
+    """
+
+    names: tuple[str, ...]
+    of_prompts: Tensor
+
+
+def number_strata(strata: Sequence[str | None]) -> Strata:
+    """Strata by name, of each prompt, None of one that has none."""
+    names = tuple(sorted({one for one in strata if one is not None}))
+    return Strata(names, torch.tensor([-1 if one is None else names.index(one) for one in strata]))
+
+
 class Balancer:
     """The gaps of a phase's bands, of each run by itself, and the weights that follow from them.
+
+    With strata each stratum of prompts has bands of its own, B in all.
 
     An update's samples weigh by the gaps of the updates before it, so that microbatches add up to
     the batch. What is kept lies on the CPU, in double precision, the same in all processes.
@@ -51,35 +73,59 @@ class Balancer:
         weights: (runs, B).
     """
 
-    def __init__(self, law: Balance, phase: Phase, runs: int, world: World = ALONE):
+    def __init__(
+        self,
+        law: Balance,
+        phase: Phase,
+        runs: int,
+        world: World = ALONE,
+        strata: Strata | None = None,
+    ):
         self.law, self.phase, self.runs, self.world = law, phase, runs, world
+        self.strata = strata
         low, high = phase.raw_range
         first = int(low * BANDS)
         self.bands = range(first, max(math.ceil(high * BANDS), first + 1))
         self.gaps, self.rows, self.sums, self.counts = (
-            torch.zeros(runs, len(self.bands), dtype=torch.float64) for _ in range(4)
+            torch.zeros(runs, len(self.names), dtype=torch.float64) for _ in range(4)
         )
         self.weights = torch.ones_like(self.gaps)
 
     @property
     def names(self) -> list[str]:
-        """The lower end of each band."""
-        return [f"{band / BANDS:.1f}" for band in self.bands]
+        """The lower end of each band, of strata behind their names."""
+        ends = [f"{band / BANDS:.1f}" for band in self.bands]
+        if self.strata is None:
+            return ends
+        return [f"{name}/{end}" for name in self.strata.names for end in ends]
 
-    def __call__(self, gradient: Tensor, difference: Tensor, t: Tensor) -> Tensor:
+    def __call__(
+        self, gradient: Tensor, difference: Tensor, t: Tensor, condition: Condition = None
+    ) -> Tensor:
         """Rows of a gradient by their weights; their gaps are kept for the end of the update.
 
         Args:
             gradient: (N, ...) rows interleaved by run; difference: like it, teacher - fake
-                velocity; t: (N,) re-noising times.
+                velocity; t: (N,) re-noising times; condition: N prompts, where there are strata.
         """
-        raw = self.phase.raw_times(t.cpu().double())
-        band = (raw * BANDS).long().clamp(self.bands.start, self.bands.stop - 1) - self.bands.start
+        band = self._bands(t, condition)
         run = torch.arange(len(t)) % self.runs
         gap = difference.abs().flatten(1).mean(1).cpu().double()
         self.sums.index_put_((run, band), gap, accumulate=True)
         self.counts.index_put_((run, band), torch.ones_like(gap), accumulate=True)
         return per_sample(self.weights[run, band].to(gradient), gradient) * gradient
+
+    def _bands(self, t: Tensor, condition: Condition) -> Tensor:
+        """(N,) the place of each row's band. Raises ValueError for a prompt without a stratum."""
+        raw = self.phase.raw_times(t.cpu().double())
+        band = (raw * BANDS).long().clamp(self.bands.start, self.bands.stop - 1) - self.bands.start
+        if self.strata is None:
+            return band
+        numbers = given(condition).numbers
+        stratum = torch.tensor([-1]) if numbers is None else self.strata.of_prompts[numbers.cpu()]
+        if int(stratum.min()) < 0:
+            raise ValueError("condition: a prompt without a stratum: expected one for each sample")
+        return stratum * len(self.bands) + band
 
     def close(self) -> None:
         """Take this update's gaps, of all processes, into the running means, and weigh anew."""

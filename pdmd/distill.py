@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pdmd import objectives
-from pdmd.balance import Balancer
+from pdmd.balance import Balancer, Strata
 from pdmd.config.sections import Distill
 from pdmd.flow import Flow, renoise
 from pdmd.models.base import Condition, take
@@ -136,6 +136,7 @@ class PhaseTrainer:
         starts: Starts,
         seeds: Sequence[int],
         world: World = ALONE,
+        strata: Strata | None = None,
     ):
         world.check_batch(recipe.batch)
         self.world = world
@@ -143,9 +144,11 @@ class PhaseTrainer:
         self.starts, self.seeds, self.runs = starts, seeds, len(seeds)
         self.cost = Cost(world.device)
         self.rates = {"fake": recipe.fake_lr, "generator": recipe.generator_lr}
-        adaptive = recipe.balance.law == "adaptive"
-        self.balancer = Balancer(recipe.balance, phase, self.runs, world) if adaptive else None
-        own = {} if self.balancer is None else {"balance": self.balancer}
+        law, own = recipe.balance, dict[str, State]()
+        self.balancer = None
+        if law.law == "adaptive":
+            self.balancer = Balancer(law, phase, self.runs, world, strata)
+            own["balance"] = self.balancer
         self.states: Mapping[str, State] = {**roles.states(), **own}
         self.parts = {
             "fake": trained_parts("fake", roles.fake),
@@ -326,7 +329,9 @@ class PhaseTrainer:
                 across=self.world.mean,
                 project=recipe.gradient == "projected",
             )
-        return gradient if self.balancer is None else self.balancer(gradient, teacher - fake, t)
+        if self.balancer is None:
+            return gradient
+        return self.balancer(gradient, teacher - fake, t, condition)
 
     def _update_generator(self, step: int, made: Samples | None) -> dict[str, Tensor]:
         stream = made.stream if made else self._stream(step, "generator")

@@ -5,20 +5,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from configs import saving
+from configs import accepted, own, refused, saving
 
 from pdmd import cli
-from pdmd.balance import BANDS, Balancer, weights_of
+from pdmd.balance import BANDS, Balancer, number_strata, weights_of
 from pdmd.config.sections import Average, Balance, Fake, Model
+from pdmd.data.conditions import Prompts
 from pdmd.distill import PhaseTrainer, Recipe
 from pdmd.files.storage import read_json, write_json
 from pdmd.flow import RECTIFIED
-from pdmd.models.base import Space
+from pdmd.models.base import Prompted, Space, take
 from pdmd.models.build import build, load_stacked, unstack_state
 from pdmd.models.mixture import GaussianMixture
 from pdmd.phases import split_phases
 from pdmd.report.board import scalars
 from pdmd.roles import Roles
+from pdmd.stages.outputs import training_reads
 from pdmd.starts import NoiseStarts
 from pdmd.streams import Stream
 from pdmd.training import loop
@@ -103,6 +105,81 @@ def test_gaps_are_running_means_of_each_run():
     torch.testing.assert_close(balancer.gaps[:, 8], doubles(0.5, 0.0))
     assert balancer.rows[:, [1, 8]].tolist() == [[2, 2], [2, 2]]
     assert int(balancer.rows.sum()) == 8
+
+
+# ---- by stratum
+
+
+STRATA = number_strata(["slow", None, "fast", "slow"])
+
+
+def by_strata(strata, numbers):
+    """Gaps after one update whose prompts 0, 2, 3 have gaps 1, 2, 3 in every band."""
+    (phase,) = split_phases(1, (1,), 1.0, "nested", 0.02)
+    balancer = Balancer(Balance(law="adaptive", by="stratum"), phase, 1, strata=strata)
+    t = phase.renoise_times(Stream([0], 0, "test").uniform(600))
+    prompts = torch.tensor(numbers).repeat(600 // len(numbers))
+    known = Prompted(torch.zeros(600, 1, 1), torch.ones(600).long(), numbers=prompts)
+    gaps = torch.tensor([1.0, 9.0, 2.0, 3.0])[prompts]
+    balancer(torch.ones(600, 1), gaps[:, None], t, known)
+    balancer.close()
+    return balancer
+
+
+def test_each_stratum_has_bands_of_its_own():
+    balancer = by_strata(STRATA, [0, 2, 3])
+    assert STRATA.names == ("fast", "slow")
+    assert balancer.names[:2] == ["fast/0.0", "fast/0.1"]
+    assert balancer.names[-1] == "slow/0.9"
+    fast, slow = balancer.gaps[0].chunk(2)
+    assert torch.equal(fast, torch.full((BANDS,), 2.0).double())
+    assert ((slow > 1) & (slow < 3)).all()
+    other = by_strata(number_strata(["fast", None, "slow", "fast"]), [0, 2, 3])  # control
+    assert torch.equal(other.gaps[0], torch.cat([slow, fast]))
+    assert (balancer.weights[0].chunk(2)[0] != other.weights[0].chunk(2)[0]).any()
+
+
+def test_one_stratum_is_bands_alone():
+    one, bands = by_strata(number_strata(["all"] * 4), [0, 2, 3]), by_strata(None, [0, 2, 3])
+    assert torch.equal(one.gaps, bands.gaps)
+    assert torch.equal(one.weights, bands.weights)
+    assert not torch.equal(by_strata(STRATA, [0, 2, 3]).gaps[:, :BANDS], bands.gaps)  # control
+
+
+def test_a_prompt_without_a_stratum_is_refused():
+    with pytest.raises(ValueError, match="a prompt without a stratum"):
+        by_strata(STRATA, [0, 1])
+
+
+def test_numbers_go_with_their_prompts():
+    rows, starts = torch.randn(9, 4), torch.tensor([0, 2, 5, 9])
+    known = Prompts(rows, starts, None).values(torch.tensor([2, 0, 1]))
+    assert known.numbers.tolist() == [2, 0, 1]
+    assert known[torch.tensor([2, 0])].to("cpu").numbers.tolist() == [1, 2]
+    assert take(known, slice(1, 3)).numbers.tolist() == [0, 1]
+    pairs = torch.tensor([[1, 5], [2, 0]])
+    assert Prompts(rows, starts, None).values(pairs).numbers.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("scenario", ["mixture2d", "digits"])
+def test_strata_are_refused_where_prompts_have_none(scenario):
+    by = {"distill": {"balance": {"law": "adaptive", "by": "stratum"}}}
+    line = refused(own(scenario, **by))
+    assert "distill.balance.by: 'stratum'" in line
+    assert "expected 'band'" in line
+    accepted(own(scenario, distill={"balance": {"law": "adaptive"}}))  # control
+    accepted(own("moving", **by))
+
+
+def test_strata_are_read_from_the_prompts_by_the_methods_that_weigh_by_them():
+    methods = ["teacher", "teacher-again", "phased2-adaptive", "phased2-adaptive-strata"]
+    runs = accepted(own("emoji", methods=methods)).runs
+    reads = {
+        name: {path.name for path in training_reads(runs["emoji", name], 1, 1)}
+        for name in methods[2:]
+    }
+    extra = reads["phased2-adaptive-strata"] - reads["phased2-adaptive"]
+    assert extra == {"prompts.json"}
 
 
 # ---- in training

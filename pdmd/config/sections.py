@@ -423,7 +423,7 @@ class Average:
 
 @dataclass(frozen=True, kw_only=True)
 class Balance:
-    """What each sample weighs in the generator's gradient, by its noise level."""
+    """What each sample weighs in the generator's gradient, by its noise level and prompt."""
 
     law: Literal["fixed", "adaptive"] = key(
         "`fixed`: all samples alike; `adaptive`: in each of ten bands of the raw re-noising time"
@@ -432,6 +432,10 @@ class Balance:
         " weigh less (as in DMAD, arXiv 2610.02188). Until half of a phase's bands have a gap all"
         " weigh 1",
         absent="fixed",
+    )
+    by: Literal["band", "stratum"] = key(
+        "`adaptive`: `band` alone, or each band of each `stratum` of prompts (emoji, moving)",
+        absent="band",
     )
     decay: float = key(
         "`adaptive`: what each update leaves of a band's gap", least=0, below=1, absent=0.9

@@ -67,6 +67,7 @@ LOOKS = {
     "phased2-auto": Look("Phased, 2 phases, chosen steps", BLUE, "H", "--"),
     "dmd2-adaptive": Look("DMD2, adaptive weights", VERMILION, "*", "-."),
     "phased2-adaptive": Look("Phased, 2 × 2, adaptive weights", BLUE, "*", "-."),
+    "phased2-adaptive-strata": Look("Phased, 2 × 2, adaptive by stratum", BLUE, "1", "-."),
     "dmd2-last-exit": Look("DMD2, last exit", ORANGE, ">", "--"),
     "dmd2-one-exit": Look("DMD2, one exit", ORANGE, "<", "--"),
     "full": Look("full interval, Eq. 4", GREEN, "o", "-"),

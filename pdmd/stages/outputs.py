@@ -204,6 +204,17 @@ def frozen_reads(run: Run, seed: int, number: int) -> list[Path]:
     return [*data_reads(run), base_file(run), *before, *grid_reads(run)]
 
 
+def training_reads(run: Run, seed: int, number: int) -> list[Path]:
+    """What a phase of a seed is trained from, but for the bank."""
+    reads = frozen_reads(run, seed, number)
+    return [*reads, Paths(run).data("prompts.json")] if by_strata(run) else reads
+
+
+def by_strata(run: Run) -> bool:
+    """Whether samples weigh by the strata of their prompts."""
+    return run.distill.balance.law == "adaptive" and run.distill.balance.by == "stratum"
+
+
 def sampler_reads(run: Run, seed: int) -> list[Path]:
     """The weights behind one seed's samples."""
     if run.kind != "teacher":
