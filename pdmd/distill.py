@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pdmd import objectives
+from pdmd.balance import Balancer, Strata
 from pdmd.config.sections import Distill
 from pdmd.flow import Flow, renoise
 from pdmd.models.base import Condition, take
@@ -135,6 +136,7 @@ class PhaseTrainer:
         starts: Starts,
         seeds: Sequence[int],
         world: World = ALONE,
+        strata: Strata | None = None,
     ):
         world.check_batch(recipe.batch)
         self.world = world
@@ -142,7 +144,12 @@ class PhaseTrainer:
         self.starts, self.seeds, self.runs = starts, seeds, len(seeds)
         self.cost = Cost(world.device)
         self.rates = {"fake": recipe.fake_lr, "generator": recipe.generator_lr}
-        self.states: Mapping[str, State] = roles.states()
+        law, own = recipe.balance, dict[str, State]()
+        self.balancer = None
+        if law.law == "adaptive":
+            self.balancer = Balancer(law, phase, self.runs, world, strata)
+            own["balance"] = self.balancer
+        self.states: Mapping[str, State] = {**roles.states(), **own}
         self.parts = {
             "fake": trained_parts("fake", roles.fake),
             "generator": trained_parts("generator", roles.generator),
@@ -302,7 +309,10 @@ class PhaseTrainer:
     def _gradient(
         self, condition: Condition, noised: Noised, rollout: Rollout, share: float
     ) -> Tensor:
-        """teacher - fake where the rollout's samples, noised again, come to lie; like x_s."""
+        """teacher - fake where the rollout's samples, noised again, come to lie; like x_s.
+
+        Rows weigh as `balance` has it.
+        """
         x_t, s = self._renoised(rollout.x_s.detach(), noised)
         with self.cost.time("teacher"):
             teacher = self.roles.teacher(x_t, noised.t, condition)
@@ -312,13 +322,16 @@ class PhaseTrainer:
         self.cost.count("fake", share)
         recipe, t = self.recipe, noised.t
         if recipe.gradient == "literal":
-            return objectives.generator_gradient(self.flow, teacher, fake, s, t)
-        project, across = recipe.gradient == "projected", self.world.mean
-        return objectives.normalised_gradient(
-            *(self.flow, x_t, teacher, fake, t, rollout.x0, self.runs, recipe.normaliser),
-            across=across,
-            project=project,
-        )
+            gradient = objectives.generator_gradient(self.flow, teacher, fake, s, t)
+        else:
+            gradient = objectives.normalised_gradient(
+                *(self.flow, x_t, teacher, fake, t, rollout.x0, self.runs, recipe.normaliser),
+                across=self.world.mean,
+                project=recipe.gradient == "projected",
+            )
+        if self.balancer is None:
+            return gradient
+        return self.balancer(gradient, teacher - fake, t, condition)
 
     def _update_generator(self, step: int, made: Samples | None) -> dict[str, Tensor]:
         stream = made.stream if made else self._stream(step, "generator")
@@ -349,12 +362,20 @@ class PhaseTrainer:
         self.cost.count("generator", calls + 2 * steps)
         x_s = torch.cat(ends)
         mean, deviation = spread(self.world, x_s.flatten(1).view(-1, self.runs, x_s[0].numel()))
-        return {
+        return self._rebalance() | {
             "generator_loss": self.world.mean(torch.stack(squares).sum(0)).sqrt(),
             "generator_gradient_norm": norms,
             "sample_mean": mean,
             "sample_std": deviation,
         }
+
+    def _rebalance(self) -> dict[str, Tensor]:
+        """Take the update's gaps into the weights of the next; returns (runs,) values to log."""
+        if self.balancer is None:
+            return {}
+        weighed = self.balancer.record()
+        self.balancer.close()
+        return weighed
 
     def _clear(self, role: str) -> None:
         for part in self.parts[role]:

@@ -69,6 +69,15 @@ class Phase:
         raw = self.raw_low + (self.raw_high - self.raw_low) * uniform
         return shift_time(raw, self.shift).clamp(max(self.low, self.floor), self.high)
 
+    def raw_times(self, t: Tensor) -> Tensor:
+        """The raw times of re-noising times, any shape: the inverse of `renoise_times`'s shift."""
+        return t / (self.shift - (self.shift - 1) * t)
+
+    @property
+    def raw_range(self) -> tuple[float, float]:
+        """Least and greatest raw time that samples are noised to, the floor looked at."""
+        return max(self.raw_low, raw_time(self.floor, self.shift)), self.raw_high
+
     @property
     def high_share(self) -> float:
         """The share of re-noising times that the high-noise expert works at, P(t >= switch)."""

@@ -68,7 +68,7 @@ for lane in GRAPH.lanes:
             name:
                 lane.name("distill")
             input:
-                lane.reads(outputs.frozen_reads),
+                lane.reads(outputs.training_reads),
                 lane.banks,
                 config=GRAPH.config("distill"),
             output:

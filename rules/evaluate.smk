@@ -62,19 +62,19 @@ for lane in GRAPH.lanes:
                 "python -m pdmd {resources.launch}features --config {input.config:q} --digest {params.digest}"
                 " --seeds {params.seeds}"
 
-    if lane.has("teacher", "distill"):
+    for stage, scenarios, scores in lane.scored if lane.has("teacher", "distill") else []:
 
         rule:
-            """Score samples of record."""
+            """Score samples of record, and those of each stratum of prompts."""
             name:
-                lane.name("score")
+                lane.name(stage)
             input:
                 lane.reads(outputs.score_reads),
                 config=GRAPH.config("score"),
             output:
-                lane.files(outputs.SCORED),
+                lane.files(scores),
             wildcard_constraints:
-                scenario=lane.only,
+                scenario=scenarios,
                 method=lane.methods("teacher", "distill"),
                 group=lane.group,
             priority: lane.urgency

@@ -290,6 +290,10 @@ def _check_roles(run: Run, where: str) -> None:
     if distill.microbatch and distill.normaliser == "batch" and distill.gradient != "literal":
         expected = "none with distill.normaliser batch, which looks at all rows at once"
         raise refusal(where, "distill.microbatch", distill.microbatch, expected)
+    prompts = kind_of(run.data).prompted
+    if distill.balance.by == "stratum" and (prompts is None or prompts.stratum is None):
+        expected = f"'band' for data.kind {run.data.kind}, whose prompts have no strata"
+        raise refusal(where, "distill.balance.by", "stratum", expected)
     if distill.checkpointing and model.kind not in TRANSFORMERS:
         expected = f"false for model.kind {model.kind}, which has no blocks to make again"
         raise refusal(where, "distill.checkpointing", True, expected)

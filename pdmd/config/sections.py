@@ -429,6 +429,34 @@ class Average:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Balance:
+    """What each sample weighs in the generator's gradient, by its noise level and prompt."""
+
+    law: Literal["fixed", "adaptive"] = key(
+        "`fixed`: all samples alike; `adaptive`: in each of ten bands of the raw re-noising time"
+        " the gap, mean absolute teacher - fake velocity, is followed, and samples weigh"
+        " sigmoid((1 - gap / median) / tau), 1 on average: those of bands where the gap is large"
+        " weigh less (as in DMAD, arXiv 2610.02188). Until half of a phase's bands have a gap all"
+        " weigh 1",
+        absent="fixed",
+    )
+    by: Literal["band", "stratum"] = key(
+        "`adaptive`: `band` alone, or each band of each `stratum` of prompts (emoji, moving)",
+        absent="band",
+    )
+    decay: float = key(
+        "`adaptive`: what each update leaves of a band's gap", least=0, below=1, absent=0.9
+    )
+    tau: float = key(
+        "`adaptive`: how far a gap is from the median, relative to that, for its weight to change"
+        " much",
+        above=0,
+        most=1000,
+        absent=0.5,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Distill:
     """How a phase is trained."""
 
@@ -470,6 +498,7 @@ class Distill:
         " `row`, or one side an `update`, for all rows and processes, which changes no law (what"
         " sharded experts need)"
     )
+    balance: Balance = key("see `distill.balance`", absent=Balance())
     fake: Fake = key("see `distill.fake`")
     microbatch: int | None = key(
         "samples of a process that pass through networks at a time, their gradients added up; all"

@@ -117,7 +117,7 @@ class Prompts:
         for path, name, read in zip(self.paths, ("rows", "images"), (text, images), strict=True):
             if read is not None and not torch.isfinite(read).all():
                 raise UserError(f"{path}: {name}: not finite: expected finite values")
-        return Prompted(text, lengths, images).to(self.device)
+        return Prompted(text, lengths, images, prompt).to(self.device)
 
     def text(self, index: int) -> Prompted:
         """A prompt alone, in one row."""

@@ -25,10 +25,12 @@ from pdmd.report.registry import figure_names, figures_from, tables_from
 from pdmd.scenarios.kind import Kind, kind_of
 from pdmd.stages.outputs import (
     DIAGNOSTICS,
+    STRATA,
     choice_reads,
     diagnostics,
     is_seen,
     known,
+    scored,
 )
 
 NOTHING = "(?!)"  # what no name matches
@@ -252,6 +254,17 @@ class Lane:
         """A wildcard constraint: those of them whose samples are decoded, and looked at."""
         kinds = {name: self.graph.kind(name) for name in self.scenarios}
         return either(name for name, one in kinds.items() if one.prompted or one.frozen)
+
+    @property
+    def scored(self) -> list[tuple[str, str, tuple[str, ...]]]:
+        """Stage, wildcard constraint of scenarios, and files: of those with strata, and without."""
+        by_files: dict[tuple[str, ...], list[str]] = {}
+        for name in self.scenarios:
+            by_files.setdefault(scored(self.graph.kind(name)), []).append(name)
+        return [
+            ("score_strata" if STRATA in files else "score", either(names), files)
+            for files, names in by_files.items()
+        ]
 
     @property
     def released(self) -> str:

@@ -61,9 +61,14 @@ def _check_own(name: str, model: Any, expected: str) -> None:
             raise UserError(f"{name}: {key}: {shown(tensor.dtype)}: expected {expected}")
 
 
-@torch.no_grad()
 def clip_score(name: str, pictures: Tensor, texts: Sequence[str]) -> float:
-    """Mean of 100 max(cosine, 0) between pictures and their texts (Hessel et al. 2021, w = 1).
+    """Mean of 100 max(cosine, 0) between pictures and their texts; arguments as of clip_cosines."""
+    return score_of_cosines(clip_cosines(name, pictures, texts))
+
+
+@torch.no_grad()
+def clip_cosines(name: str, pictures: Tensor, texts: Sequence[str]) -> Tensor:
+    """Cosine of CLIP's features of each picture and its text, (N,).
 
     Args:
         name: of the weights, or their file; pictures: (N, 3, H, W) in [-1, 1]; texts: N of them.
@@ -82,12 +87,20 @@ def clip_score(name: str, pictures: Tensor, texts: Sequence[str]) -> float:
     text = model.encode_text(tokenize(distinct, context_length=context, truncate=True))
     where = {words: row for row, words in enumerate(distinct)}
     of_rows = text[[where[words] for words in texts]]
-    return score_of_features(image, of_rows)
+    return _cosines(image, of_rows)
 
 
 def score_of_features(image: Tensor, text: Tensor) -> float:
     """Mean of 100 max(cosine, 0) between CLIP's features of pictures and of their texts, (N, D)."""
+    return score_of_cosines(_cosines(image, text))
+
+
+def score_of_cosines(cosine: Tensor) -> float:
+    """Mean of 100 max(cosine, 0), (N,), of pictures and their texts (Hessel et al. 2021, w = 1)."""
+    return min(100.0, float(100 * cosine.clamp_min(0).mean()))
+
+
+def _cosines(image: Tensor, text: Tensor) -> Tensor:
     image, text = checks.features("clip", image), checks.features("clip", text, what="texts")
     checks.same_width("clip", text, image, "texts")
-    cosine = functional.cosine_similarity(image, text, dim=-1)
-    return min(100.0, float(100 * cosine.clamp_min(0).mean()))
+    return functional.cosine_similarity(image, text, dim=-1)

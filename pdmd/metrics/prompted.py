@@ -14,7 +14,7 @@ from pdmd.data.prompts import Prompt
 from pdmd.errors import UserError
 from pdmd.metrics import checks
 from pdmd.metrics.checks import Scores
-from pdmd.metrics.diversity import ModeShares
+from pdmd.metrics.diversity import ModeShares, rows_by_prompt
 from pdmd.metrics.fidelity import frechet_distance, kernel_distance
 from pdmd.networks.judge import Judge
 from pdmd.training.world import ALONE, World
@@ -45,6 +45,37 @@ class Reference:
             with checks.telling(self.what):
                 self.features[name] = through(network, self.x if chosen is None else chosen, name)
         return self.features[name]
+
+    def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        """(N, ...) what is known of each sample, made when it is first asked for."""
+        if name not in self.features:
+            self.features[name] = make()
+        return self.features[name]
+
+    def by_prompt(
+        self, name: str, condition: Tensor, score: Callable[[Tensor, Tensor], float]
+    ) -> float:
+        """Mean over prompts of a score of each one's samples, which is made once.
+
+        Args:
+            condition: (N,) prompts; score: (samples, their prompt) -> a number.
+        """
+
+        def make() -> Tensor:
+            values = torch.zeros(len(condition), dtype=torch.float64)
+            for rows in rows_by_prompt(condition, name):
+                values[rows] = score(self.x[rows], condition[rows])
+            return values
+
+        values = self.once(name, make)
+        of_prompts = [float(values[rows[0]]) for rows in rows_by_prompt(condition, name)]
+        return sum(of_prompts) / len(of_prompts)
+
+    def part(self, rows: Tensor) -> Reference:
+        """Some samples, with what is known of each."""
+        every = len(self.x)
+        known = {name: one[rows] for name, one in self.features.items() if len(one) == every}
+        return Reference(self.x[rows], known, self.what)
 
 
 @torch.no_grad()
@@ -136,7 +167,15 @@ class PromptedMetrics:
         raise NotImplementedError
 
     def full(self, own: Reference, condition: Tensor) -> Scores:
-        """All scores."""
+        """All scores; `own` holds afterwards what networks saw in each sample."""
+        return self.of_samples(own, condition) | self.distances(own)
+
+    def of_samples(self, own: Reference, condition: Tensor) -> Scores:
+        """Scores of single samples and of prompts, which part of the samples has as well."""
+        raise NotImplementedError
+
+    def distances(self, own: Reference) -> Scores:
+        """Distances of all samples to others."""
         raise NotImplementedError
 
     def features(self, samples: Reference) -> Tensor:
@@ -151,6 +190,33 @@ class PromptedMetrics:
         """
         checks.labels("accuracy", condition, rows)
         return checks.labels("accuracy", prompt_of(condition), rows, len(self.prompts))
+
+
+def by_stratum(
+    metrics: PromptedMetrics,
+    own: Reference,
+    condition: Tensor,
+    strata: Sequence[str | None],
+    names: Sequence[str],
+) -> dict[str, Scores]:
+    """Stratum -> how many samples it has, and scores of these alone.
+
+    After `full` no network sees a sample again: a stratum has whole prompts.
+
+    Args:
+        own, condition: all samples and what they were drawn for; strata: of each prompt, None of
+            none; names: of scores, among those of `of_samples`.
+    """
+    known = list(dict.fromkeys(one for one in strata if one is not None))
+    numbers = torch.tensor([-1 if one is None else known.index(one) for one in strata])
+    of_rows, scores = numbers[prompt_of(condition)], {}
+    for number, stratum in enumerate(known):
+        rows = (of_rows == number).nonzero().flatten()
+        if len(rows):
+            with checks.telling(f"stratum {stratum}"):
+                every = metrics.of_samples(own.part(rows), condition[rows])
+            scores[stratum] = {"samples": len(rows), **{name: every[name] for name in names}}
+    return scores
 
 
 def spread_rows(rows: int, wanted: int) -> Tensor:

@@ -17,24 +17,30 @@ class Prompted:
 
     Attributes:
         text: (N, L, D) token rows, zero after the last; lengths: (N,) of them that are valid;
-        images: (N, C, T, H, W) that image-to-video is conditioned on, or None.
+        images: (N, C, T, H, W) that image-to-video is conditioned on, or None;
+        numbers: (N,) of the prompts, which no network reads, None where they are of no store.
     """
 
     text: Tensor
     lengths: Tensor
     images: Tensor | None = None
+    numbers: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __getitem__(self, rows: slice | Tensor) -> Prompted:
-        images = None if self.images is None else self.images[rows]
-        return Prompted(self.text[rows], self.lengths[rows], images)
+        images, numbers = (
+            None if one is None else one[rows] for one in (self.images, self.numbers)
+        )
+        return Prompted(self.text[rows], self.lengths[rows], images, numbers)
 
     def to(self, device: str | torch.device) -> Prompted:
         """The same on a device."""
-        images = None if self.images is None else self.images.to(device)
-        return Prompted(self.text.to(device), self.lengths.to(device), images)
+        images, numbers = (
+            None if one is None else one.to(device) for one in (self.images, self.numbers)
+        )
+        return Prompted(self.text.to(device), self.lengths.to(device), images, numbers)
 
 
 Index = Tensor | None  # (N,) of classes or prompts, or (N, 2) of prompts and images

@@ -67,6 +67,28 @@ def read_metrics(
     }
 
 
+def read_strata(path: Path, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Stratum -> its scores, and how many `samples` they are of.
+
+    Raises:
+        UserError: the file is damaged, or a stratum lacks a metric.
+    """
+    strata = read_json(path)
+    if not isinstance(strata, dict) or not strata:
+        raise UserError(f"{path}: {_short(strata)}: expected a map of strata to their scores")
+    found = {}
+    for stratum, scores in strata.items():
+        if not isinstance(scores, dict) or not {"samples", *names} <= scores.keys():
+            raise UserError(f"{path}: {stratum}: {_short(scores)}: expected samples and scores")
+        values = {
+            name: _number(path, f"{stratum}: {name}", value) for name, value in scores.items()
+        }
+        if not values["samples"] >= 1:
+            raise UserError(f"{path}: {stratum}: samples: {values['samples']}: expected at least 1")
+        found[stratum] = values
+    return found
+
+
 def read_costs(runs: Iterable[Run]) -> dict[str, list[dict[str, float]]]:
     """Method -> cost of each seed, summed over phases; seeds trained together share the seconds."""
     costs: dict[str, list[dict[str, float]]] = {}

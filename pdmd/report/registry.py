@@ -14,7 +14,7 @@ from pdmd.config.paths import Paths
 from pdmd.config.sections import Run
 from pdmd.config.times import chooses
 from pdmd.scenarios.kind import kind_of
-from pdmd.stages.outputs import choice_reads, exchanges, grid_reads, is_exact, phases_of
+from pdmd.stages.outputs import STRATA, choice_reads, exchanges, grid_reads, is_exact, phases_of
 
 METRIC = ("metrics",)  # what a table of metrics is made from
 
@@ -38,6 +38,9 @@ TABLES = {
     "exits": Table(("exits",), "samples by exit step of the last phase, and their mixture"),
     "boundary": Table(("boundary",), "energy distance to the exact law at the end of each phase"),
     "recovered": Table(METRIC, "share of the gap from DMD2 to the teacher that is closed"),
+    "strata": Table(
+        ("strata",), "scores of the samples of each stratum of prompts alone, and how many they are"
+    ),
     "experts": Table(("swaps",), "change of pictures when one expert is exchanged"),
     "differences": Table(
         METRIC,
@@ -84,6 +87,7 @@ def distilled(run: Run) -> bool:
 
 READS: Mapping[str, Callable[[Run], list[Path]]] = {  # name -> files of a method, or of its data
     "metrics": _seeds("metrics.json"),
+    "strata": _seeds(STRATA),
     "samples": _first("samples.safetensors"),
     "every sample": _seeds("samples.safetensors"),
     "decoded": _first("decoded.safetensors"),

@@ -18,10 +18,16 @@ from pdmd.metrics.intervals import defined, mean_interval
 from pdmd.metrics.ranges import ANY, Range, ranges
 from pdmd.report.differences import differences_table
 from pdmd.report.looks import name_methods
-from pdmd.report.reading import read_boundaries, read_costs, read_frames, read_metrics
+from pdmd.report.reading import (
+    read_boundaries,
+    read_costs,
+    read_frames,
+    read_metrics,
+    read_strata,
+)
 from pdmd.report.registry import TABLES, tables_from
 from pdmd.scenarios.kind import kind_of
-from pdmd.stages.outputs import PROVENANCE
+from pdmd.stages.outputs import PROVENANCE, STRATA
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -325,6 +331,29 @@ def recovered_table(runs: Sequence[Run]) -> pd.DataFrame:
     return interval_table(shares, names)
 
 
+def strata_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """Scores of the samples of each stratum of prompts alone, a row a method and stratum."""
+    data = runs[0].data
+    names, frames = list(kind_of(data).strata), []
+    for run in runs:
+        paths = [Paths(run).seed(seed, STRATA) for seed in run.seeds]
+        seeds = [read_strata(path, names) for path in paths]
+        for path, one in zip(paths, seeds, strict=True):
+            sizes, wanted = (
+                {stratum: int(scores["samples"]) for stratum, scores in each.items()}
+                for each in (one, seeds[0])
+            )
+            if sizes != wanted:
+                raise UserError(f"{path}: samples {sizes}: expected {wanted}, as of the first seed")
+        for stratum, scores in seeds[0].items():
+            by_seed = {run.method: [one[stratum] for one in seeds]}
+            frame = interval_table(by_seed, names, ranges(names, data))
+            frame.insert(1, "stratum", stratum)
+            frame.insert(2, "samples", int(scores["samples"]))
+            frames.append(frame)
+    return stacked(frames, ["method", "stratum", "samples", "n"])
+
+
 def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
     """What one seed's training of each method cost."""
     return interval_table(read_costs(runs), COST, ranges(COST))
@@ -356,6 +385,7 @@ MAKE: dict[str, Callable[[Sequence[Run]], pd.DataFrame]] = {
     "exits": exits_table,
     "boundary": boundary_table,
     "recovered": recovered_table,
+    "strata": strata_table,
     "experts": experts_table,
     "differences": differences_table,
     "runs": runs_table,

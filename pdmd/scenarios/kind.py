@@ -44,7 +44,8 @@ class Prompted:
         metrics: (prompts, judge, held-out samples, their labels, evaluate=section) -> its scores;
         networks: (`evaluate.networks`, device) -> frozen networks beside features, LPIPS and CLIP;
         validated: (pictures, held-out samples, results) -> what metrics do under known damage;
-        free_coverage: whether coverage leaves out prompts with too few samples.
+        free_coverage: whether coverage leaves out prompts with too few samples;
+        stratum: of a prompt, None of one that has none; absent where prompts have no strata.
     """
 
     frames: int
@@ -56,6 +57,7 @@ class Prompted:
     networks: Callable[[Networks, Any], dict[str, Any]]
     validated: Callable[[Mapping[str, Tensor], Tensor, Path], pd.DataFrame]
     free_coverage: bool = False
+    stratum: Callable[[Prompt], str | None] | None = None
 
     def shown(self, x: Tensor) -> Tensor:
         """(N, 3, T, H, W) as metrics see it: pictures (N, 3, H, W), or clips."""
@@ -98,7 +100,7 @@ class Kind:
         tables: names in the order of the report; metrics: table -> its metrics; figures: name ->
             what it is drawn from, names in report/registry.py; the function of that name in the
             room's figures.py draws it;
-        recovered, equal: metrics of the tables of those names;
+        recovered, equal, strata: metrics of the tables of those names;
         mixture: the exact law of the data, where it has one; classes, latent_size: of labelled
             latents, how many and how long;
         reads: files of its data folder that scores read;
@@ -123,6 +125,7 @@ class Kind:
     known: Callable[[Any], dict[str, int]] = lambda spec: {}
     recovered: Sequence[str] = ()
     equal: Sequence[str] = ()
+    strata: Sequence[str] = ()
     mixture: Callable[[Any], GaussianMixture] | None = None
     classes: int = 0
     latent_size: Callable[[Any], int] = lambda data: 0
@@ -166,6 +169,13 @@ def kinds() -> dict[str, Kind]:
 def kind_of(data: Data) -> Kind:
     """The kind of a `data` section."""
     return kinds()[data.kind]
+
+
+def strata_of(kind: Kind, prompts: Sequence[Prompt]) -> list[str | None]:
+    """The stratum of each prompt. Raises ValueError for a kind without strata."""
+    if kind.prompted is None or kind.prompted.stratum is None:
+        raise ValueError(f"data.kind: {kind.name}: expected one whose prompts have strata")
+    return list(map(kind.prompted.stratum, prompts))
 
 
 def prompted(name: str) -> Prompted:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from pdmd.balance import Strata, number_strata
 from pdmd.config.budget import updates_of
 from pdmd.config.experiment import Config
-from pdmd.config.paths import job_label
+from pdmd.config.paths import Paths, job_label
 from pdmd.config.sections import Run
 from pdmd.data.bank import read_bank
+from pdmd.data.prompts import read_prompts
 from pdmd.distill import PhaseTrainer, Recipe
 from pdmd.phases import Phase
+from pdmd.scenarios.kind import kind_of, strata_of
 from pdmd.stages.mixed import mixed_starts
-from pdmd.stages.outputs import bank_indices, frozen_reads
+from pdmd.stages.outputs import bank_indices, by_strata, training_reads
 from pdmd.stages.stage import Stage, holding, prepare, write_phase
 from pdmd.starts import BankStarts, NoiseStarts, Starts
 from pdmd.training.average import weight_of_start
@@ -38,7 +42,8 @@ def distill_phase(
         stage.checkpoint_activations(roles.fake, roles.generator)
     starts = starts_of(stage, phase, seeds)
     streams = [seed * 1000 + phase_number for seed in seeds]
-    trainer = PhaseTrainer(stage.flow, phase, recipe, roles, starts, streams, world)
+    strata = training_strata(run) if by_strata(run) else None
+    trainer = PhaseTrainer(stage.flow, phase, recipe, roles, starts, streams, world, strata)
     label = job_label(run, phase_number, seeds)
     state = stage.paths.state(f"phase{phase_number}", seeds)
     digest = stage.digest(inputs, seeds=seeds, phase=phase_number)
@@ -46,8 +51,9 @@ def distill_phase(
         finished = train(trainer, recipe.updates, stage.save(), state, digest, label, world)
         if world.leads:
             start = weight_of_start(recipe.average, recipe.updates)
-            kept, extra = roles.average, {"weight_of_start": start}
-            write_phase(stage, finished, kept, seeds, phase_number, inputs, extra)
+            extra: dict[str, Any] = {"weight_of_start": start}
+            extra |= {} if trainer.balancer is None else trainer.balancer.summary()
+            write_phase(stage, finished, roles.average, seeds, phase_number, inputs, extra)
 
 
 def phase_recipe(run: Run, phase: Phase) -> Recipe:
@@ -59,10 +65,17 @@ def phase_recipe(run: Run, phase: Phase) -> Recipe:
 
 def phase_inputs(run: Run, number: int, seeds: list[int]) -> list[Path]:
     """Every file that decides a phase's weights; of a bank its index."""
-    paths = [path for seed in seeds for path in frozen_reads(run, seed, number)]
+    paths = [path for seed in seeds for path in training_reads(run, seed, number)]
     if number > 1 and run.bank.used:
         paths += [path for seed in seeds for path in bank_indices(run, seed, number)]
     return list(dict.fromkeys(paths))
+
+
+def training_strata(run: Run) -> Strata:
+    """The stratum of each prompt of a scenario's store."""
+    return number_strata(
+        strata_of(kind_of(run.data), read_prompts(Paths(run).data("prompts.json")))
+    )
 
 
 def starts_of(stage: Stage, phase: Phase, seeds: list[int]) -> Starts:

@@ -50,6 +50,7 @@ TRAJECTORIES = ("metrics.json", *SAMPLES)
 DECODED = ("decoded.safetensors", "decoding.json")
 FEATURED = ("features.safetensors", "features.json")
 SCORED = ("metrics.json", EVALUATION)
+STRATA = "strata.json"  # of kinds that table scores by stratum, beside them
 
 
 def kind(run: Run) -> Kind:
@@ -106,7 +107,12 @@ def known(run: Run) -> list[str]:
     seen = (*DECODED, *FEATURED) if is_seen(run) else ()
     taken = (EXPORT,) if is_exported(run) else ()
     previews = PREVIEWED if is_previewed(run) else ()
-    return [*seen, *SCORED, *files, *previews, *taken]
+    return [*seen, *scored(kind(run)), *files, *previews, *taken]
+
+
+def scored(kind: Kind) -> tuple[str, ...]:
+    """The files of a seed's scores."""
+    return (SCORED[0], STRATA, SCORED[-1]) if kind.strata else SCORED
 
 
 def is_exported(run: Run) -> bool:
@@ -196,6 +202,17 @@ def frozen_reads(run: Run, seed: int, number: int) -> list[Path]:
     paths = Paths(run)
     before = [paths.phase(seed, earlier, "expert.safetensors") for earlier in range(1, number)]
     return [*data_reads(run), base_file(run), *before, *grid_reads(run)]
+
+
+def training_reads(run: Run, seed: int, number: int) -> list[Path]:
+    """What a phase of a seed is trained from, but for the bank."""
+    reads = frozen_reads(run, seed, number)
+    return [*reads, Paths(run).data("prompts.json")] if by_strata(run) else reads
+
+
+def by_strata(run: Run) -> bool:
+    """Whether samples weigh by the strata of their prompts."""
+    return run.distill.balance.law == "adaptive" and run.distill.balance.by == "stratum"
 
 
 def sampler_reads(run: Run, seed: int) -> list[Path]:

@@ -15,7 +15,16 @@ from pdmd.files.contents import take
 from pdmd.files.storage import load_tensors, write_json
 from pdmd.scenarios.kind import Frozen, kind_of
 from pdmd.stages.decode import load_decoded
-from pdmd.stages.outputs import DECODED, EVALUATION, FEATURED, SAMPLES, SCORED, score_reads
+from pdmd.stages.outputs import (
+    DECODED,
+    EVALUATION,
+    FEATURED,
+    SAMPLES,
+    SCORED,
+    STRATA,
+    score_reads,
+    scored,
+)
 from pdmd.stages.scoring import full_scores, quick_scorer
 from pdmd.stages.stage import Stage, prepare
 
@@ -30,7 +39,7 @@ def scorer(stage: Stage) -> Score:
 
 
 def score_method(config: Config, seeds: list[int]) -> None:
-    """Write metrics.json beside each seed's samples."""
+    """Write metrics.json beside each seed's samples, and strata.json where prompts have strata."""
     prepare(config)
     stage = Stage(config)
     kind = kind_of(stage.run.data)
@@ -41,14 +50,15 @@ def score_method(config: Config, seeds: list[int]) -> None:
             scores = _frozen_scores(stage, kind.frozen, seed)
         elif score is None:
             drawn = load_decoded(path.with_name(DECODED[0]), stage.space, rows)
-            scores = full_scores(stage, seed, *drawn)
+            scores, strata = full_scores(stage, seed, *drawn)
+            if kind.strata:
+                write_json(path.with_name(STRATA), strata)
         else:
             tensors = load_samples(path.with_name(SAMPLES[0]), stage.space, rows)
             scores = score(tensors["x"], tensors.get("condition"))
         write_json(path, scores)
-        provenance.record(
-            path.with_name(EVALUATION), config, [seed], score_reads(stage.run, seed), SCORED
-        )
+        inputs, files = score_reads(stage.run, seed), scored(kind)
+        provenance.record(path.with_name(EVALUATION), config, [seed], inputs, files)
 
 
 def _frozen_scores(stage: Stage, frozen: Frozen, seed: int) -> dict[str, float | None]:

@@ -18,9 +18,9 @@ from pdmd.data.prompts import Prompt, read_prompts
 from pdmd.files.contents import load_finite
 from pdmd.metrics import checks
 from pdmd.metrics.checks import Scores
-from pdmd.metrics.prompted import PromptedMetrics, Reference, over_processes
+from pdmd.metrics.prompted import PromptedMetrics, Reference, by_stratum, over_processes
 from pdmd.networks.judge import load_judge
-from pdmd.scenarios.kind import Prompted, prompted
+from pdmd.scenarios.kind import Prompted, kind_of, prompted, strata_of
 from pdmd.stages.decode import decoded, load_decoded
 from pdmd.stages.outputs import DECODED
 from pdmd.stages.precompute import load_pictures, to_unit
@@ -62,8 +62,13 @@ def sample_features(stage: Stage, pictures: Tensor) -> dict[str, Tensor]:
     return samples.features | {f"{REAL}{name}": held[name] for name in SHARED & held.keys()}
 
 
-def full_scores(stage: Stage, seed: int, pictures: Tensor, condition: Tensor) -> Scores:
-    """All scores of a seed's pictures, from their features and those they are compared with."""
+def full_scores(
+    stage: Stage, seed: int, pictures: Tensor, condition: Tensor
+) -> tuple[Scores, dict[str, Scores]]:
+    """All scores of a seed's pictures, from their features and those they are compared with.
+
+    Beside them those of each stratum of prompts, where the kind has some.
+    """
     run, metrics = stage.run, _with_networks(stage)
     beside = run.evaluate.beside
     features = load_finite(stage.paths.seed(seed, FEATURES))
@@ -71,7 +76,12 @@ def full_scores(stage: Stage, seed: int, pictures: Tensor, condition: Tensor) ->
         metrics = _beside(stage, metrics, beside, seed)
     samples = Reference(_shown(stage, pictures), _own(features, metrics))
     with checks.telling(f"{run.method}, seed {seed}"):
-        return metrics.full(samples, condition)
+        scores = metrics.full(samples, condition)
+        kind = kind_of(run.data)
+        if not kind.strata:
+            return scores, {}
+        strata = strata_of(kind, metrics.prompts)
+        return scores, by_stratum(metrics, samples, condition, strata, kind.strata)
 
 
 def _with_networks(stage: Stage) -> PromptedMetrics:
@@ -146,7 +156,7 @@ def networks(
         world: the processes that share out rows for features, and their devices.
     """
     from pdmd.metrics import frozen
-    from pdmd.metrics.alignment import clip_score
+    from pdmd.metrics.alignment import clip_cosines
     from pdmd.metrics.diversity import lpips_pairwise
 
     path = wanted.clip_weights(str(root))
@@ -154,7 +164,7 @@ def networks(
     every = {
         "features": over_processes(frozen.features(wanted.features, world.device), world),
         "lpips": lambda x, condition: lpips_pairwise(frozen.lpips().pairwise, x, condition),
-        "clip": lambda x, condition: clip_score(path, x, [texts[i] for i in condition.tolist()]),
+        "clip": lambda x, condition: clip_cosines(path, x, [texts[i] for i in condition.tolist()]),
     }
     of_kind = kind.networks(wanted, world.device)
     return every | {

@@ -292,12 +292,12 @@ def write_phase(
     seeds: list[int],
     number: int,
     inputs: list[Path],
-    extra: Mapping[str, float] | None = None,
+    extra: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a finished phase of every seed, with its config and provenance.
 
     Args:
-        extra: further metrics.
+        extra: further metrics, lists have one value a run.
     """
     config = stage.config
     metadata = {name: str(config[name]) for name in ("scenario", "method")} | {"phase": str(number)}

@@ -325,7 +325,7 @@ def write_runs(
     """Write each run's weights, snapshots, stats and metrics, the files of a finished phase.
 
     Args:
-        weights: name of the weights' file; extra: further metrics.
+        weights: name of the weights' file; extra: further metrics, lists have one value a run.
         unstack: (state dict, run index) -> the state dict of that run alone.
         folders: seed -> folder, in the order of the runs.
     """
@@ -342,7 +342,7 @@ def write_runs(
         log = [_own(record, run) for record in finished.log]
         write_text(folder / "stats.jsonl", "".join(json.dumps(record) + "\n" for record in log))
         summary = {**finished.summary, "runs_trained_together": len(folders), "last": log[-1]}
-        write_json(folder / "metrics.json", {**summary, **(extra or {})})
+        write_json(folder / "metrics.json", {**summary, **_own(dict(extra or {}), run)})
 
 
 def _own(record: dict[str, Any], run: int) -> dict[str, Any]:

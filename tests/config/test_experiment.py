@@ -88,7 +88,7 @@ WRONG = {
     "a slip of the pen in an overlay": (
         mixture(distill={"updatess": 3}),
         "distill.updatess: 3",
-        "a known key, one of average, batch,",
+        "a known key, one of average, balance, batch,",
     ),
     "a word for a number": (mixture(distill={"updates": "many"}), "updates: 'many'", "integer"),
     "a float that YAML reads as text": (

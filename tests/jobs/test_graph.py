@@ -92,6 +92,18 @@ def test_jobs_that_measure_and_choose_are_of_the_methods_that_need_them(graph):
     assert "results/emoji/figures/steps.png" not in graph().figures("emoji")
 
 
+def test_scores_by_stratum_are_of_the_kinds_whose_prompts_have_strata(graph):
+    found = graph()
+    by_stage = {stage: (only, files) for stage, only, files in lane(found, "emoji").scored}
+    assert by_stage["score_strata"][0] == "emoji|moving"
+    assert "strata.json" in by_stage["score_strata"][1]
+    assert "results/emoji/teacher/seed1/strata.json" in found.table_inputs("emoji")
+    assert "results/emoji/teacher/seed1/strata.json" in found.scores("emoji")
+    ((stage, _, files),) = lane(found, "mixture2d").scored  # control
+    assert (stage, "strata.json" in files) == ("score", False)
+    assert "results/mixture2d/tables/strata.csv" not in found.tables("mixture2d")
+
+
 class WildcardsLike(dict):
     """A mapping whose keys are attributes, too, as Snakemake's wildcards."""
 

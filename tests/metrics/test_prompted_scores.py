@@ -8,7 +8,7 @@ import torch
 from pdmd.config.sections import Data
 from pdmd.data.prompts import Prompt
 from pdmd.errors import UserError
-from pdmd.metrics.prompted import Reference, spread_rows
+from pdmd.metrics.prompted import Reference, by_stratum, spread_rows
 from pdmd.metrics.ranges import metric_range
 from pdmd.networks.judge import Judge
 from pdmd.scenarios.emoji.metrics import EmojiMetrics
@@ -37,6 +37,11 @@ class Network:
         return x.flatten(1)[:, : self.width].double()
 
 
+def aligned(x, condition):
+    """Stands in for CLIP's cosines."""
+    return x.flatten(1).mean(1) + 0.1 * condition + 0.3
+
+
 def draw(seed, *shape):
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
@@ -45,7 +50,7 @@ def pictures(network):
     """Metrics of pictures, and drawn pictures with their prompts."""
     real = Reference(draw(0, 2 * EACH, 3, 16, 16))
     labels = {"object": torch.arange(2 * EACH) % 2, "style": torch.arange(2 * EACH) // 2 % 2}
-    networks = {"features": network, "lpips": lambda *_: 0.0, "clip": lambda *_: 0.0}
+    networks = {"features": network, "lpips": lambda *_: 0.0, "clip": aligned}
     judge = Judge({"object": OBJECTS, "style": STYLES}).eval()
     metrics = EmojiMetrics(PROMPTS, judge, real, labels, 3, networks)
     return metrics, draw(1, 2 * EACH, 3, 16, 16), torch.arange(2).repeat_interleave(EACH)
@@ -58,7 +63,7 @@ def clips(network):
     kinds = torch.arange(n) % 3
     labels = {"object": torch.where(kinds < 2, 0, -1), "scene": torch.where(kinds < 2, -1, 0)}
     labels |= {name: torch.zeros(n).long() for name in ("direction", "speed", "camera")}
-    networks = {"features": Network(), "lpips": lambda *_: 0.0, "clip": lambda *_: 0.0}
+    networks = {"features": Network(), "lpips": lambda *_: 0.0, "clip": aligned}
     networks |= {"i3d": lambda x: torch.cat([network(x), network(x).repeat(1, 70)], 1)}
     networks["flow"] = lambda x: torch.zeros(len(x), FRAMES - 1, 2, PX, PX)
     judge = Judge({"object": 1, "scene": 1}).eval()
@@ -177,3 +182,80 @@ def test_motions_of_cameras_are_finite_and_some_clips_are_wanted():
         known_camera(torch.tensor([[0.0, 0, 0], [float("nan"), 0, 0]]), PX)
     with pytest.raises(UserError, match="fvd: 0 of 9 clips: expected at least 1"):
         spread_rows(9, 0)
+
+
+# ---- scores of a stratum's samples alone
+
+NAMES = {
+    pictures: ["accuracy", "clip", "cosine", "lpips", "vendi", "coverage"],
+    clips: ["accuracy", "clip", "control", "flow", "cosine", "lpips", "coverage"],
+}
+
+
+def counting(metrics):
+    """The same metrics, whose networks count the samples that they see."""
+    seen = dict.fromkeys(metrics.networks, 0)
+
+    def counted(name):
+        def network(x, *condition):
+            seen[name] += len(x)
+            return metrics.networks[name](x, *condition)
+
+        return network
+
+    return replace(metrics, networks={name: counted(name) for name in seen}), seen
+
+
+def apart(prompts):
+    return [f"prompt {number}" for number in range(len(prompts))]
+
+
+@pytest.mark.parametrize("make", [pictures, clips])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_stratum_has_the_scores_of_its_samples_alone(make):
+    metrics, drawn, condition = make(Network())
+    networks = dict(metrics.networks) | {"lpips": lambda x, c: float(x.std() + c[0])}
+    metrics, seen = counting(replace(metrics, networks=networks))
+    own = Reference(drawn)
+    metrics.full(own, condition)
+    before = dict(seen)
+    found = by_stratum(metrics, own, condition, apart(metrics.prompts), NAMES[make])
+    assert seen == before  # no network saw a sample again
+    for number, scores in enumerate(found.values()):
+        rows = condition == number
+        assert scores.pop("samples") == EACH
+        alone = metrics.of_samples(Reference(drawn[rows]), condition[rows])
+        for name in NAMES[make]:
+            wanted = alone[name] if alone[name] is None else pytest.approx(alone[name], rel=1e-4)
+            assert scores[name] == wanted, name
+    assert seen != before  # control: networks are seen to see
+    assert found["prompt 0"] != found["prompt 1"]
+
+
+@pytest.mark.parametrize("make", [pictures, clips])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_single_stratum_is_the_whole(make):
+    metrics, drawn, condition = make(Network())
+    metrics = replace(metrics, networks={**metrics.networks, "lpips": lambda x, c: float(x.std())})
+    own, strata = Reference(drawn), ["all"] * len(metrics.prompts)
+    whole = metrics.full(own, condition)
+    found = by_stratum(metrics, own, condition, strata, NAMES[make])
+    wanted = {name: whole[name] for name in NAMES[make]}
+    assert found == {"all": {"samples": len(drawn), **wanted}}
+    part = by_stratum(metrics, own, condition, ["all", *[None] * (len(strata) - 1)], NAMES[make])
+    assert part["all"]["samples"] == EACH  # control: prompts without a stratum are left out
+    assert part != found
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_permuted_strata_have_other_scores():
+    """The control: which prompt is of which stratum decides the scores."""
+    metrics, drawn, condition = clips(Network())
+    own = Reference(drawn)
+    metrics.full(own, condition)
+    strata = apart(metrics.prompts)
+    right = by_stratum(metrics, own, condition, strata, NAMES[clips])
+    wrong = by_stratum(metrics, own, condition, strata[1:] + strata[:1], NAMES[clips])
+    assert right.keys() == wrong.keys()
+    assert all(right[name] != wrong[name] for name in right)
+    assert wrong["prompt 1"] == right["prompt 0"]

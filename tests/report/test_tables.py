@@ -7,6 +7,7 @@ import pytest
 
 from pdmd.config.paths import Paths
 from pdmd.config.run import read_run
+from pdmd.errors import UserError
 from pdmd.files.storage import write_json
 from pdmd.metrics.intervals import mean_interval
 from pdmd.metrics.ranges import ranges
@@ -20,8 +21,10 @@ from pdmd.report.tables import (
     readable,
     recovered_table,
     stacked,
+    strata_table,
     write_table,
 )
+from pdmd.scenarios.kind import kinds
 from pdmd.scenarios.mixture2d.kind import Grid
 
 VALUES = {
@@ -282,6 +285,66 @@ def test_a_share_of_the_gap_needs_an_interval_of_the_gap(tmp_path, monkeypatch, 
     assert table.loc["gap", "speed_mean"] == pytest.approx(1)
     assert math.isnan(table.loc["gap", "speed_low"])
     assert table.loc["phased2", ["speed_mean", "flow_mean"]].isna().all()
+
+
+STRATA = {  # method -> stratum -> accuracy of three seeds
+    "dmd2": {"fine": [0.8, 0.9, 0.85], "coarse": [0.5, 0.4, 0.45]},
+    "phased2": {"fine": [0.8, 0.9, 0.85], "coarse": [0.7, 0.6, 0.65]},
+}
+
+
+def stratified(folder, strata=STRATA, seeds=(1, 2, 3), **changes):
+    """Runs of emoji with made-up scores by stratum, and the file of the last seed."""
+    names, runs = kinds()["emoji"].strata, []
+    for method, own in strata.items():
+        config = {"results": str(folder), "scenario": "emoji", "method": method}
+        runs.append(read_run(config | {"seeds": list(seeds), "data": {"kind": "emoji"}}))
+        for i, seed in enumerate(seeds):
+            path = Paths(runs[-1]).seed(seed, "strata.json")
+            scores = {
+                name: {"samples": 64, **dict.fromkeys(names), "accuracy": values[i]}
+                for name, values in own.items()
+            }
+            write_json(path, scores)
+    write_json(path, {**scores, **changes})
+    return runs, path
+
+
+def test_a_stratum_is_a_row_of_each_method_with_its_interval_over_seeds(tmp_path):
+    table = strata_table(stratified(tmp_path)[0])
+    assert list(table.columns[:4]) == ["method", "stratum", "samples", "n"]
+    assert sorted(table["stratum"]) == ["coarse"] * 2 + ["fine"] * 2
+    assert list(table["samples"]) == [64] * 4
+    row = table.set_index(["method", "stratum"]).loc["phased2", "coarse"]
+    mean, low, high = mean_interval([0.7, 0.6, 0.65], (0, 1))
+    assert (row.accuracy_mean, row.accuracy_low, row.accuracy_high) == (mean, low, high)
+    few = strata_table(stratified(tmp_path / "few", seeds=(1, 2))[0])  # control: no interval of two
+    assert few["accuracy_low"].isna().all()
+    assert list(few["n"]) == [2] * 4
+
+
+def test_exchanged_strata_are_another_table(tmp_path):
+    """The control of which stratum has which scores."""
+    swapped = {m: dict(zip(own, reversed(own.values()), strict=True)) for m, own in STRATA.items()}
+    one = strata_table(stratified(tmp_path / "one")[0])
+    other = strata_table(stratified(tmp_path / "other", swapped)[0])
+    assert list(one["stratum"]) == list(other["stratum"])
+    assert not one["accuracy_mean"].equals(other["accuracy_mean"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"fine": {"samples": 64}}, "fine: .*expected samples and scores"),
+        ({"fine": 3}, "fine: 3: expected samples and scores"),
+        ({"third": dict.fromkeys([*kinds()["emoji"].strata, "samples"], 8)}, "third.*first seed"),
+    ],
+)
+def test_scores_by_stratum_that_are_not_whole_are_named(tmp_path, changes, said):
+    runs, path = stratified(tmp_path, **changes)
+    with pytest.raises(UserError, match=f"{path}: .*{said}"):
+        strata_table(runs)
+    strata_table(stratified(tmp_path)[0])  # control
 
 
 def test_a_p_is_short_and_one_that_there_is_not_is_a_dash():

@@ -5,7 +5,7 @@ import torch
 
 from pdmd.config.typed import build
 from pdmd.data.prompts import NULL, heldout
-from pdmd.scenarios.emoji.kind import Emoji
+from pdmd.scenarios.emoji.kind import Emoji, stratum
 from pdmd.scenarios.emoji.pictures import BACKGROUND, CATEGORIES, OBJECTS, make_pictures, prompts
 from pdmd.scenarios.sprites import STYLES, place, sprite
 
@@ -115,3 +115,8 @@ def test_the_size_is_the_one_asked_for(px):
     assert small["train"].shape == (64, 3, px, px)
     corner = torch.tensor(BACKGROUND).mul(255).round().byte()
     assert (small["train"][:, :, 0, 0] == corner).all(1).double().mean() > 0.9
+
+
+def test_a_prompt_is_of_the_stratum_of_what_it_leaves_open():
+    found = {prompt.kind: stratum(prompt) for prompt in prompts()}
+    assert found == {"fine": "fine", "coarse": "coarse", "null": None}

@@ -27,7 +27,7 @@ from pdmd.scenarios.moving.clips import (
     speeds_of,
     windows,
 )
-from pdmd.scenarios.moving.kind import Moving
+from pdmd.scenarios.moving.kind import Moving, stratum
 from pdmd.streams import Stream
 
 SPEC = {"px": 24, "objects": 96, "cameras": 64, "heldout": 32, "seed": 0}
@@ -234,3 +234,20 @@ def test_held_out_clips_are_other_draws(made):
 
 def test_there_are_as_many_objects_as_the_mode_count_says():
     assert len(set(OBJECTS)) == 8
+
+
+def test_strata_are_of_what_moves_and_how():
+    strata = {}
+    for prompt in prompts():
+        strata.setdefault(stratum(prompt), []).append(prompt)
+    strata.pop(None)
+    assert len(strata) == 5
+    for name, word in {
+        "object-slow": "slowly",
+        "object-fast": "fast",
+        "camera-pan": "panning",
+        "camera-zoom": "zooming",
+    }.items():
+        assert all(word in prompt.text for prompt in strata.pop(name)), name
+    assert {prompt.kind for prompt in strata.pop("object-free")} == {"free"}
+    assert not strata

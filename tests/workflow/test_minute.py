@@ -181,7 +181,7 @@ LOST = [  # what is deleted at a time -> what makes it again
     {
         "mixture2d/dmd2/seed2/exits.csv": "exits_mixture2d",
         "mixture2d/phased2/seed1/boundary.json": "boundary_mixture2d",
-        "emoji/teacher/seed1/evaluation.json": "score",
+        "emoji/teacher/seed1/evaluation.json": "score_strata",
         "mixture2d/tables/modes.tex": "tables_mixture2d",
     },
 ]

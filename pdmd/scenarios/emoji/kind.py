@@ -63,6 +63,13 @@ def labels() -> dict[str, int]:
     return {"object": len(OBJECTS), "style": len(STYLES)}
 
 
+def stratum(prompt: Prompt) -> str | None:
+    """What a prompt is tabled by."""
+    from pdmd.scenarios.emoji.metrics import stratum
+
+    return stratum(prompt)
+
+
 def metrics(prompts: Any, judge: Any, held: Any, labels: Any, evaluate: Evaluate) -> Any:
     """Scores of pictures."""
     from pdmd.scenarios.emoji.metrics import EmojiMetrics
@@ -114,7 +121,7 @@ KIND = Kind(
     may_evaluate=frozenset({"beside", "networks"}),
     tables=[
         *("diversity", "modes", "fidelity", "recovered", "differences", "equal_fidelity", "exits"),
-        *("experts", "runs"),
+        *("strata", "experts", "runs"),
     ],
     figures={
         "samples": ("decoded", "prompts"),
@@ -129,6 +136,10 @@ KIND = Kind(
     known=lambda data: {"modes_fine": 4, "modes_coarse": 16},
     recovered=["cosine", "lpips", "vendi", "coverage", "entropy_coarse"],
     equal=["coverage", "entropy_coarse", "tv_coarse", "accuracy"],
+    strata=[
+        *("accuracy", "clip", "coverage", "density", "cosine", "lpips", "vendi"),
+        *("entropy_fine", "entropy_coarse"),
+    ],
     real_samples=lambda data: int(data.heldout * COPIES),
     prompted=Prompted(
         frames=1,
@@ -139,5 +150,6 @@ KIND = Kind(
         metrics=metrics,
         networks=no_networks,
         validated=validated,
+        stratum=stratum,
     ),
 )

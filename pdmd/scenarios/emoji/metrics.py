@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pdmd.data.prompts import Prompt
 from pdmd.metrics import checks
+from pdmd.metrics.alignment import score_of_cosines
 from pdmd.metrics.checks import Scores
 from pdmd.metrics.distances import centre_of
 from pdmd.metrics.diversity import mode_shares, vendi_score, within_prompt
@@ -22,6 +24,11 @@ from pdmd.metrics.prompted import (
     prompt_rows,
     through,
 )
+
+
+def stratum(prompt: Prompt) -> str | None:
+    """What a prompt leaves open: `fine` the style of one object, `coarse` the object, too."""
+    return prompt.kind if prompt.kind in ("fine", "coarse") else None
 
 
 @dataclass(frozen=True)
@@ -47,9 +54,12 @@ class EmojiMetrics(PromptedMetrics):
             UserError: a picture or a feature of one is not finite, a prompt is unknown, or has not
                 more held-out pictures than `neighbours`; names the row or the prompt.
         """
-        pictures = checks.pictures("accuracy", pictures, 4).float()
+        return self._quick(Reference(pictures), condition)
+
+    def _quick(self, own: Reference, condition: Tensor) -> Scores:
+        pictures = checks.pictures("accuracy", own.x, 4).float()
         condition = self.asked(condition, len(pictures))
-        features = through(self.judge.features, pictures, "judge")
+        features = own.once("judge", lambda: through(self.judge.features, pictures, "judge"))
         guess = {name: head(features).argmax(1) for name, head in self.judge.heads.items()}
         right = self._right(condition, guess["object"])
         scores: Scores = {"accuracy": checks.mean(right)}
@@ -96,16 +106,15 @@ class EmojiMetrics(PromptedMetrics):
         return mean_coverage(pairs)
 
     @torch.no_grad()
-    def full(self, own: Reference, condition: Tensor) -> Scores:
-        """The scores above and those of real networks; `own` holds their features afterwards.
+    def of_samples(self, own: Reference, condition: Tensor) -> Scores:
+        """The scores above and those of real networks.
 
         Returns, further:
             cosine, cosine_pixels, vendi, lpips: diversity within a prompt, mean over prompts; the
                 cosine of a network's features centred on held-out pictures, and of raw pixels.
-            fid, kid: these features against held-out pictures; fid_teacher, kid_teacher: against
-                the teacher's samples, as in the paper; clip: the small CLIP's score.
+            clip: the small CLIP's score.
         """
-        scores, pictures = self(own.x, condition), own.x
+        scores, pictures = self._quick(own, condition), own.x
         features, real = self.features(own), self.features(self.real)
         centre, mean = centre_of(real), centre_of(self.real.x.flatten(1))
         scores["cosine"] = within_prompt(features, condition, centre)
@@ -113,9 +122,17 @@ class EmojiMetrics(PromptedMetrics):
             pictures.flatten(1), condition, mean, "cosine_pixels"
         )
         scores["vendi"] = vendi_score(features, condition, centre)
-        scores["lpips"] = self.networks["lpips"](pictures, condition)
-        scores["clip"] = self.networks["clip"](pictures, condition)
-        scores |= fidelity(features, real)
+        scores["lpips"] = own.by_prompt("lpips", condition, self.networks["lpips"])
+        aligned = own.once("clip", lambda: self.networks["clip"](pictures, condition))
+        return scores | {"clip": score_of_cosines(aligned)}
+
+    @torch.no_grad()
+    def distances(self, own: Reference) -> Scores:
+        """fid, kid: of a network's features to held-out pictures; fid_teacher, kid_teacher: to
+        the teacher's samples, as in the paper.
+        """
+        features = self.features(own)
+        scores: Scores = {**fidelity(features, self.features(self.real))}
         if self.teacher is not None:
             scores |= fidelity(features, self.features(self.teacher), "_teacher")
         return scores

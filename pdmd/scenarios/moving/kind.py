@@ -71,6 +71,13 @@ def labels() -> dict[str, int]:
     return dict(zip(clips.LABELS, sizes, strict=True))
 
 
+def stratum(prompt: Prompt) -> str | None:
+    """What a prompt is tabled by."""
+    from pdmd.scenarios.moving.metrics import stratum
+
+    return stratum(prompt)
+
+
 def metrics(prompts: Any, judge: Any, held: Any, labels: Any, evaluate: Evaluate) -> Any:
     """Scores of clips."""
     from pdmd.scenarios.moving.metrics import MovingMetrics
@@ -113,7 +120,7 @@ KIND = Kind(
     may_evaluate=frozenset({"beside", "networks"}),
     tables=[
         *("motion", "diversity", "fidelity", "recovered", "differences", "equal_fidelity", "exits"),
-        *("experts", "runs"),
+        *("strata", "experts", "runs"),
     ],
     figures={
         "strips": ("decoded", "prompts"),
@@ -132,6 +139,10 @@ KIND = Kind(
         *("coverage", "entropy_free", "speed", "speed_w1", "control", "control_camera"),
         "accuracy",
     ],
+    strata=[
+        *("accuracy", "clip", "control", "control_camera", "entropy_free", "flow", "dynamic"),
+        *("coverage", "cosine", "lpips", "vendi"),
+    ],
     real_samples=lambda data: int(data.heldout // OBJECTS),
     prompted=Prompted(
         frames=8,
@@ -143,5 +154,6 @@ KIND = Kind(
         networks=networks,
         validated=validated,
         free_coverage=True,
+        stratum=stratum,
     ),
 )

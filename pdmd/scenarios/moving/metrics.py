@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from pdmd.data.conditions import prompt_of
+from pdmd.data.prompts import Prompt
 from pdmd.metrics import checks
+from pdmd.metrics.alignment import score_of_cosines
 from pdmd.metrics.checks import Scores
 from pdmd.metrics.distances import centre_of
 from pdmd.metrics.diversity import mode_shares, vendi_score, within_prompt
@@ -70,11 +72,22 @@ class MovingMetrics(PromptedMetrics):
             UserError: a clip or a feature of one is not finite, or a prompt is unknown; names the
                 row.
         """
-        clips = checks.pictures("accuracy", clips, 5, SMALLEST).float()
+        return self._quick(Reference(clips), condition)
+
+    def _quick(self, own: Reference, condition: Tensor) -> Scores:
+        clips = checks.pictures("accuracy", own.x, 5, SMALLEST).float()
         condition = self.asked(condition, len(clips))
-        scores = self._accuracy(condition, self.judge.guess(clips))
-        scores |= self._motion(clips, condition)
-        return scores | self._coverage(clips, condition)
+        scores = self._accuracy(condition, self._guess(own, clips))
+        scores |= self._motion(own, clips, condition)
+        return scores | self._coverage(own, clips, condition)
+
+    def _guess(self, own: Reference, clips: Tensor) -> dict[str, Tensor]:
+        """(N,) what the judge sees of each label."""
+        names = {name: f"guess_{name}" for name in self.judge.heads}
+        if not set(names.values()) <= own.features.keys():
+            guess = self.judge.guess(clips)
+            own.features |= {key: guess[name] for name, key in names.items()}
+        return {name: own.features[key] for name, key in names.items()}
 
     def _said(self, condition: Tensor, name: str) -> Tensor:
         """(N,) what the prompts say of one label, -1 where they leave it free."""
@@ -88,12 +101,14 @@ class MovingMetrics(PromptedMetrics):
             hits.append((guess[name] == wanted)[wanted >= 0])
         return {"accuracy": checks.mean(torch.cat(hits))}
 
-    def _motion(self, clips: Tensor, condition: Tensor) -> Scores:
+    def _motion(self, own: Reference, clips: Tensor, condition: Tensor) -> Scores:
         px, scores = clips.shape[-1], Scores()
         free, stated, camera = (
             prompt_rows(condition, self.prompts, kind) for kind in ("free", "stated", "camera")
         )
-        motion = _motion_of(clips[torch.cat([free, stated])])
+        objects = torch.cat([free, stated])
+        motion = own.once("motion", lambda: _at(objects, _motion_of(clips[objects]), len(clips)))
+        motion = motion[objects]
         speeds = motion[: len(free)].norm(dim=1)
         scores["speed"] = checks.mean(motion.norm(dim=1))
         scores["speed_w1"] = _apart(speeds, self._real_speeds(), "speed_w1")
@@ -106,14 +121,20 @@ class MovingMetrics(PromptedMetrics):
         right &= speed == self._said(condition[stated], "speed")
         return scores | {
             "control": checks.mean(right),
-            "control_camera": checks.mean(self._camera_hits(clips[camera], condition[camera])),
+            "control_camera": checks.mean(self._camera_hits(own, clips, camera, condition)),
         }
 
-    def _camera_hits(self, clips: Tensor, condition: Tensor) -> Tensor:
-        if not len(clips):
+    def _camera_hits(
+        self, own: Reference, clips: Tensor, camera: Tensor, condition: Tensor
+    ) -> Tensor:
+        if not len(camera):
             return torch.zeros(0).bool()
-        moves = known_camera(camera_motion(clips), clips.shape[-1])
-        return moves == self._said(condition, "camera")
+
+        def make() -> Tensor:
+            known = known_camera(camera_motion(clips[camera]), clips.shape[-1])
+            return _at(camera, known, len(clips))
+
+        return own.once("camera", make)[camera] == self._said(condition[camera], "camera")
 
     def _free_modes(self, motion: Tensor, condition: Tensor, px: int) -> Scores:
         direction, speed = known_motion(motion, px)
@@ -146,8 +167,9 @@ class MovingMetrics(PromptedMetrics):
         frames = clips[:, :, [0, clips.shape[2] // 2, -1]].movedim(2, 1)
         return self.judge.features(frames.flatten(0, 1)).view(len(clips), -1)
 
-    def _coverage(self, clips: Tensor, condition: Tensor) -> Scores:
-        features, real = through(self._looks, clips, "judge"), self.real.by("looks", self._looks)
+    def _coverage(self, own: Reference, clips: Tensor, condition: Tensor) -> Scores:
+        features = own.once("looks", lambda: through(self._looks, clips, "judge"))
+        real = self.real.by("looks", self._looks)
         pairs = []
         for number in condition.unique():
             asked_for = torch.ones(len(real), dtype=torch.bool)
@@ -165,30 +187,30 @@ class MovingMetrics(PromptedMetrics):
         return mean_coverage(pairs)
 
     @torch.no_grad()
-    def full(self, own: Reference, condition: Tensor) -> Scores:
-        """The scores above and those of real networks; `own` holds I3D's features afterwards.
+    def of_samples(self, own: Reference, condition: Tensor) -> Scores:
+        """The scores above and those of real networks.
 
         Returns, further:
             flow: mean magnitude of optical flow, px a frame (the paper's OF); dynamic: share of
                 clips with a dynamic degree as VBench defines it.
             cosine, vendi, lpips: diversity within a prompt of the last frames, as of pictures.
-            fvd, kvd: Frechet distance of I3D logits, kernel distance of pooled I3D features, to
-                held-out clips; fvd_teacher, kvd_teacher: to the teacher's, as in the paper.
             clip: the small CLIP's score of the middle frames.
         """
-        scores, clips = self(own.x, condition), own.x
+        scores, clips = self._quick(own, condition), own.x
         condition = prompt_of(condition)
-        flow = self.networks["flow"](clips)
-        scores["flow"] = float(mean_flow(flow).mean())
-        scores["dynamic"] = float(dynamic_degree(flow).double().mean())
-        last = clips[:, :, -1]
+        if not {"flow", "dynamic"} <= own.features.keys():
+            flow = self.networks["flow"](clips)
+            own.features |= {"flow": mean_flow(flow), "dynamic": dynamic_degree(flow)}
+        scores["flow"] = float(own.features["flow"].mean())
+        scores["dynamic"] = float(own.features["dynamic"].double().mean())
         features = self._ends(own, len(clips))
         centre = centre_of(self._ends(self.real, CENTRED_ON))
         scores["cosine"] = within_prompt(features, condition, centre)
         scores["vendi"] = vendi_score(features, condition, centre)
-        scores["lpips"] = self.networks["lpips"](last, condition)
-        scores["clip"] = self.networks["clip"](clips[:, :, clips.shape[2] // 2], condition)
-        return scores | self._video_distances(own)
+        lpips, clip = self.networks["lpips"], self.networks["clip"]
+        scores["lpips"] = own.by_prompt("lpips", condition, lambda x, c: lpips(x[:, :, -1], c))
+        aligned = own.once("clip", lambda: clip(clips[:, :, clips.shape[2] // 2], condition))
+        return scores | {"clip": score_of_cosines(aligned)}
 
     def features(self, clips: Reference) -> Tensor:
         """(M, D) features of I3D, and beside them those of last frames, made once."""
@@ -203,8 +225,12 @@ class MovingMetrics(PromptedMetrics):
         rows = spread_rows(len(clips.x), self.fvd_clips)
         return clips.by("i3d", self.networks["i3d"], clips.x[rows])
 
-    def _video_distances(self, own: Reference) -> dict[str, float]:
-        features, distances = self._i3d(own), {}
+    @torch.no_grad()
+    def distances(self, own: Reference) -> Scores:
+        """fvd, kvd: Frechet distance of I3D logits, kernel distance of pooled I3D features, to
+        held-out clips; fvd_teacher, kvd_teacher: to the teacher's, as in the paper.
+        """
+        features, distances = self._i3d(own), Scores()
         others = {"": self.real} | ({} if self.teacher is None else {"_teacher": self.teacher})
         for suffix, other in others.items():
             fvd, kvd, theirs = f"fvd{suffix}", f"kvd{suffix}", self._i3d(other)
@@ -215,6 +241,23 @@ class MovingMetrics(PromptedMetrics):
                 features[:, pooled], theirs[:, pooled], SUBSETS, half, 0, kvd
             )
         return distances
+
+
+def stratum(prompt: Prompt) -> str | None:
+    """How hard a clip is, by what its prompt says: an object that moves as it likes, slowly or
+    fast, or a camera that pans or zooms over a scene.
+    """
+    if prompt.kind == "stated":
+        return ("object-slow", "object-fast")[prompt.truth["speed"]]
+    if prompt.kind == "camera":
+        zooms = list(CAMERAS.values())[prompt.truth["camera"]][2] != 0
+        return "camera-zoom" if zooms else "camera-pan"
+    return "object-free" if prompt.kind == "free" else None
+
+
+def _at(rows: Tensor, values: Tensor, count: int) -> Tensor:
+    """(count, ...) values at some rows, 0 at others."""
+    return values.new_zeros(count, *values.shape[1:]).index_copy(0, rows, values)
 
 
 def _motion_of(clips: Tensor) -> Tensor:
