@@ -31,6 +31,10 @@ def _square(tensor: Tensor) -> Tensor:
     return torch.linalg.vector_norm(tensor, dtype=torch.float64)
 
 
+def _pulled(tensor: Tensor) -> bool:
+    return tensor.grad is not None and bool(tensor.grad.any())
+
+
 class Watch:
     """The trained and the frozen tensors of a phase, as they were before the first update.
 
@@ -58,10 +62,13 @@ class Watch:
     def after(self, part: Part) -> None:
         """Count an update of a part that had a gradient; look once it has had enough of them.
 
+        One of zeros is none: a generator has it where samples are noised to the side of that one of
+        two fakes which is still the teacher.
+
         Raises:
             UserError: names a tensor that has not moved, or a frozen one that has.
         """
-        if part.name not in self.waiting or all(p.grad is None for p in part.parameters):
+        if part.name not in self.waiting or not any(map(_pulled, part.parameters)):
             return
         self.steps[part.name] += 1
         if self.steps[part.name] < SETTLED:

@@ -89,12 +89,12 @@ WRONG = {
         own("moving", model={"feedforward": 64}),
     ),
     "a boundary that no noise level passes": (
-        own("movingmoe", model={"boundary": 0.98}),
-        "model.boundary: 0.98: expected less than 1 - student.margin = 0.98",
+        own("movingmoe", model={"boundary": 0.999}),
+        "model.boundary: 0.999: expected less than 1 - student.margin = 0.999",
         own("movingmoe", model={"boundary": 0.95}),
     ),
     "a boundary that leaves no room": (
-        own("movingmoe", model={"boundary": 0.979}, student={"shift": 40.0}),
+        own("movingmoe", model={"boundary": 0.979}, student={"shift": 40.0, "margin": 0.02}),
         "student.margin: 0.02: expected room for re-noising",
         None,
     ),

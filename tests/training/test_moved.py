@@ -71,6 +71,20 @@ def test_an_expert_that_was_not_called_waits():
     assert watch.waiting
 
 
+def test_an_update_whose_gradient_is_zero_is_none():
+    """The generator's, on the side of a fake that is still the teacher."""
+    one = part()
+    watch = Watch([one], {})
+    for size in (0.0, 1.0, 0.0):
+        for p in one.parameters:
+            p.grad = torch.full_like(p, size)
+        watch.after(one)
+    assert watch.waiting
+    step(one, [0, 1])  # control: two that pull
+    with pytest.raises(UserError, match=r"fake: net\.0: has not moved"):
+        watch.after(one)
+
+
 def test_moves_that_cancel_are_seen():
     one = Part("fake", [torch.nn.Parameter(torch.zeros(2, 2))], ["net"])
     watch = Watch([one], {})
