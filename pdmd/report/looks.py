@@ -65,6 +65,8 @@ LOOKS = {
     "phased2-even": Look("Phased, 2 × 2, even steps", BLUE, "X", "-."),
     "dmd2-auto": Look("DMD2, chosen steps", VERMILION, "H", "--"),
     "phased2-auto": Look("Phased, 2 phases, chosen steps", BLUE, "H", "--"),
+    "dmd2-range": Look("DMD2, chosen range", VERMILION, "8", ":"),
+    "phased2-range": Look("Phased, 2 × 2, chosen ranges", BLUE, "8", ":"),
     "dmd2-last-exit": Look("DMD2, last exit", ORANGE, ">", "--"),
     "dmd2-one-exit": Look("DMD2, one exit", ORANGE, "<", "--"),
     "full": Look("full interval, Eq. 4", GREEN, "o", "-"),
