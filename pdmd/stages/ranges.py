@@ -33,7 +33,8 @@ from pdmd.training.cost import Cost
 from pdmd.training.world import ALONE, World
 
 OVERLAP = (0.05, 0.95)  # least and greatest share that the two laws have in common
-DECIMALS = 4  # of a chosen noise level, of an overlap
+DECIMALS, DIGITS = 6, 4  # of a chosen noise level; of what is said of it
+BESIDE = 1e-6  # levels that are so near are one
 DRAWN = 40  # points of the curve that is kept
 
 
@@ -53,10 +54,10 @@ def exit_gaps(
         (N, steps) Euclidean distances at the end of the phase that the step belongs to.
     """
     ends, true, point = {phase.end for phase in phases}, dict[float, Tensor](), noise
-    for t, s in pairwise(sorted({*levels, *ends}, reverse=True)):
-        point = true[s] = fine(point, t, s, condition)
-        if s not in ends:
-            del true[s]
+    for t, s in pairwise(passed(levels, phases)):
+        point = fine(point, t, s, condition)
+        if s in ends:
+            true[s] = point
     x, gaps = noise, []
     for phase in phases:
         for t, s in pairwise(phase.times[phase.first : phase.last + 1]):
@@ -65,6 +66,13 @@ def exit_gaps(
             gaps.append((left - true[phase.end]).double().flatten(1).norm(dim=1))
             x = fine.step(x, v, t, s)
     return torch.stack(gaps, 1).cpu()
+
+
+def passed(levels: Sequence[float], phases: Sequence[Phase]) -> list[float]:
+    """Levels from 1 to 0 with the phases' ends among them, in the place of any just beside them."""
+    ends = {phase.end for phase in phases}
+    others = {t for t in levels if all(abs(t - end) > BESIDE for end in ends)}
+    return sorted(ends | others, reverse=True)
 
 
 def exit_shares(student: Student, phase: Phase) -> Tensor:
@@ -96,8 +104,8 @@ def choose_ranges(config: Config, world: World = ALONE) -> None:
         )
     if not world.leads:
         return
-    passed = len({*levels, *(phase.end for phase in phases)}) - 1
-    calls = {"trajectory": 2 * spec.substeps * passed, "student": steps}
+    intervals = len(passed(levels, phases)) - 1
+    calls = {"trajectory": 2 * spec.substeps * intervals, "student": steps}
     calls = {name: teacher.calls * count for name, count in calls.items()}
     chosen = [chosen_range(stage, phase, gaps, numbers) for phase in phases]
     value = {
@@ -130,13 +138,13 @@ def chosen_range(stage: Stage, phase: Phase, gaps: Tensor, numbers: int) -> dict
     size = ((of_phase.square().mean(0) * shares).sum() / numbers).sqrt()
     return {
         "range": [round(low, DECIMALS), round(high, DECIMALS)],
-        "wished": [round(t, DECIMALS) for t in wished],
-        "within": [round(t, DECIMALS) for t in within],
-        "end": round(phase.end, DECIMALS),
-        "gap_a_number": round(float(size), DECIMALS),
+        "wished": [round(t, DIGITS) for t in wished],
+        "within": [round(t, DIGITS) for t in within],
+        "end": round(phase.end, DIGITS),
+        "gap_a_number": round(float(size), DIGITS),
         "curve": {
-            "t": [round(t, DECIMALS) for t in drawn],
-            "overlap": [round(one, DECIMALS) for one in curve],
+            "t": [round(t, DIGITS) for t in drawn],
+            "overlap": [round(one, DIGITS) for one in curve],
         },
     }
 
