@@ -85,10 +85,10 @@ def test_the_calls_are_as_many_as_is_said():
         return x
 
     exit_gaps(Fine(RECTIFIED, counted, 3), lattice(7), phases_of(), noise(), None)
-    assert sum(rows) == 5 * (2 * 3 * 6 + 4)  # the phases' ends, .5 and 0, are levels
+    assert sum(rows) == 5 * (2 * 3 * 6 + 4)  # the phases' ends are levels
     rows.clear()
-    exit_gaps(Fine(RECTIFIED, counted, 3), lattice(6), phases_of(), noise(), None)  # control
-    assert sum(rows) == 5 * (2 * 3 * 6 + 4)  # .5 is none of five intervals' levels
+    exit_gaps(Fine(RECTIFIED, counted, 3), lattice(8), phases_of(), noise(), None)  # control
+    assert sum(rows) == 5 * (2 * 3 * (7 + 1) + 4)  # .5 is none of its levels
 
 
 @pytest.mark.parametrize("exits", ["stratified", "update", "last", "late"])
