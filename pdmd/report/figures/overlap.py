@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pdmd.config.sections import Run
@@ -25,29 +28,21 @@ def overlap(runs: Sequence[Run]) -> Figure:
         value = read_json(path, dict, ("phases", "overlap"))
         with reading(path, "what `pdmd range` writes"):
             for number, phase in enumerate(value["phases"]):
-                t, curve = phase["curve"]["t"], phase["curve"]["overlap"]
-                (low, high), style = phase["range"], DASHES[number % len(DASHES)]
-                colour, what = look(run.method).colour, f"phase {number + 1}: {low:g} to {high:g}"
-                label = f"{look(run.method).label}, {what}"
-                ax.plot(t, curve, color=colour, linestyle=style, linewidth=0.7)
-                inside = [low, *(one for one in t if low < one < high), high]
-                ax.plot(
-                    inside,
-                    [_between(t, curve, phase["end"], one) for one in inside],
-                    color=colour,
-                    linestyle=style,
-                    linewidth=2.2,
-                    label=label,
-                )
+                _draw_phase(ax, run.method, number, phase)
             for share in value["overlap"]:
                 ax.axhline(share, color="0.8", linewidth=0.6, zorder=0)
     ax.set(xlabel="noise level t", ylabel="overlap, at least", xlim=(0, 1), ylim=(0, 1.02))
-    figure.legend(loc="outside lower center", ncols=2)
+    figure.legend(loc="outside lower center", ncols=1)
     return figure
 
 
-def _between(times: Sequence[float], values: Sequence[float], end: float, t: float) -> float:
-    """A curve that begins with 0 at the phase's end, linear between its points."""
-    import numpy as np
-
-    return float(np.interp(t, [end, *times], [0.0, *values]))
+def _draw_phase(ax: Axes, method: str, number: int, phase: dict[str, Any]) -> None:
+    """A phase's curve, which begins with 0 at its end, and the part of it that was chosen."""
+    t, curve = [phase["end"], *phase["curve"]["t"]], [0.0, *phase["curve"]["overlap"]]
+    low, high = phase["range"]
+    chosen = [low, *(one for one in t if low < one < high), high]
+    style: dict[str, Any] = {"color": look(method).colour}
+    style["linestyle"] = DASHES[number % len(DASHES)]
+    label = f"{look(method).label}, phase {number + 1}: {low:.3g} to {high:.3g}"
+    ax.plot(t, curve, linewidth=0.7, **style)
+    ax.plot(chosen, np.interp(chosen, t, curve), linewidth=2.2, label=label, **style)
