@@ -195,6 +195,14 @@ def _grid(args: argparse.Namespace) -> None:
     choose_grid(args.config)
 
 
+def _range(args: argparse.Namespace) -> None:
+    from pdmd.stages.ranges import choose_ranges
+    from pdmd.training.world import join
+
+    with join(args.device) as world:
+        choose_ranges(args.config, world)
+
+
 def _keep(args: argparse.Namespace) -> None:
     from pdmd.stages.fit import keep
 
@@ -437,6 +445,8 @@ def parser() -> argparse.ArgumentParser:
     text = "measure the teacher's errors of single Euler steps, over all t -> s"
     stage("measure", _measure, text, "device")
     stage("grid", _grid, "choose a method's noise levels and phase ends by those errors")
+    text = "choose the re-noising range of each phase by how far the untrained student is off"
+    stage("range", _range, text, "device")
     stage("bank", _bank, "precompute what the frozen experts hand to a phase", *LAUNCHED)
     stage("distill", _distill, "train the expert of one phase", *LAUNCHED)
     launch = command("launch", _launch, "run a stage that trains or draws in several processes")

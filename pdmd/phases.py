@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -120,6 +120,7 @@ def split_phases(
     switch: float = 0.0,
     law: Renoise | None = None,
     times: Sequence[float] | None = None,
+    ranges: Sequence[tuple[float, float]] | None = None,
 ) -> tuple[Phase, ...]:
     """Cut the step grid into phases.
 
@@ -132,6 +133,7 @@ def split_phases(
         law: of re-noising; None is that of the grid's shift on the whole interval.
         times: the step grid, steps + 1 noise levels from 1 to 0; None is that of the shift, which
             else is of re-noising alone.
+        ranges: least and greatest re-noising time of each phase, in the place of the law's.
     Raises:
         ValueError: boundaries that do not rise to `steps`, times that do not fall from 1 to 0, an
             unknown interval, or no room for re-noising in a phase.
@@ -150,6 +152,8 @@ def split_phases(
     phases, first = [], 0
     for number, last in enumerate(boundaries, start=1):
         top = times[first] if interval == "disjoint" else 1.0
+        if ranges is not None:
+            law = replace(law, low=ranges[number - 1][0], high=ranges[number - 1][1])
         low, high = renoise_range(law, times[last], top, margin)
         if not has_room(law, times[last], top, margin):
             raise ValueError(

@@ -65,3 +65,28 @@ rule grid:
         digest=GRAPH.digest("grid"),
     shell:
         "python -m pdmd grid --config {input.config:q} --digest {params.digest}"
+
+
+rule range:
+    """Choose a method's re-noising ranges by how far its untrained student is off."""
+    input:
+        GRAPH.ranged_by,
+        config=GRAPH.config("range"),
+    output:
+        [f"{RESULTS}/{{scenario}}/{{method}}/{name}" for name in outputs.RANGED],
+    benchmark:
+        f"{RESULTS}/{{scenario}}/{{method}}/ranging.benchmark.tsv"
+    wildcard_constraints:
+        scenario=GRAPH.ranged,
+        method=GRAPH.ranging,
+    priority: FIRST
+    conda:
+        CONDA
+    threads: GRAPH.threads
+    resources:
+        **REQUESTS.ranging(),
+    params:
+        digest=GRAPH.digest("range"),
+    shell:
+        "python -m pdmd {resources.launch}range --config {input.config:q}"
+        " --digest {params.digest}"

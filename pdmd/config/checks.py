@@ -261,6 +261,10 @@ def _check_student(run: Run, where: str) -> None:
     if (model.boundary or 0) >= 1 - student.margin:
         expected = f"less than 1 - student.margin = {1 - student.margin:g}"
         raise refusal(where, "model.boundary", model.boundary, expected)
+    law = student.renoise
+    if law.at is not None and law.range is not None:
+        expected = f"none beside student.renoise.at = {law.at:g}, which is one level"
+        raise refusal(where, "student.renoise.range", law.range, expected)
     _check_room(student, model.boundary or 0, where)
     if student.backward == "all" and student.exits != "stratified":
         expected = "'stratified' for student.backward all, which has no exits"

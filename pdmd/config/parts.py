@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pdmd.config.catalogue import PRETRAINED
 from pdmd.config.run import read_run
 from pdmd.config.sections import Run
-from pdmd.config.times import chooses
+from pdmd.config.times import chooses, ranges
 from pdmd.errors import UserError
 from pdmd.files.storage import fingerprint, read_json, write_json
 from pdmd.scenarios.kind import kinds
@@ -49,6 +49,9 @@ TEACHING = (
     "teacher.guidance",
     "teacher.guidance_low?",
 )  # its steps and shift are of its own samples alone
+# Of methods whose ranges of re-noising levels are chosen.
+MEASURED = ("measure.levels", "measure.samples", "measure.substeps", "measure.seed")
+RANGE = (*NETWORK, *TEACHING, "student", *MEASURED, "evaluate.size?")
 # A key with "?" is of some kinds of data alone.
 SIZED = ("evaluate.samples", "evaluate.size?")
 DECODING = (*NETWORK, *SIZED)
@@ -134,6 +137,8 @@ def jobs_of(run: Config) -> dict[str, tuple[str, ...]]:
     jobs = JOBS[run["kind"]]
     if chooses(read_run(run)):
         jobs = {**jobs, "grid": CHOICE[run["kind"]]}
+    if ranges(read_run(run)):
+        jobs = {**jobs, "range": RANGE}
     if kinds()[run["data"]["kind"]].frozen is None or run["kind"] != "distill":
         return jobs
     further = FURTHER if run["model"]["kind"] == PRETRAINED else {}
@@ -216,10 +221,11 @@ def check_part(config: Config, part: str, where: str) -> None:
     kind = config.get("kind")
     keys = SHARED.get(part) or RELEASED.get(part) or JOBS.get(str(kind), {}).get(part)
     keys = keys or FURTHER.get(part)
-    keys = {"measure": (*MEASURE, *TEACHING), "grid": CHOICE.get(str(kind))}.get(part, keys)
+    chosen = {"grid": CHOICE.get(str(kind)), "range": RANGE if kind == "distill" else None}
+    keys = {"measure": (*MEASURE, *TEACHING), **chosen}.get(part, keys)
     if keys is None:
         having = [name for name, jobs in JOBS.items() if part in jobs]
-        kinds = ", ".join(CHOICE if part == "grid" else having)
+        kinds = ", ".join({"grid": list(CHOICE), "range": ["distill"]}.get(part, having))
         raise UserError(f"{where}: kind: {kind!r}: expected {kinds}, which have settings of {part}")
     for key in (*IDENTITY, *keys):
         section, _, name = key.partition(".")

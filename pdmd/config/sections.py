@@ -311,6 +311,11 @@ class Renoise:
     )
     low: float = key("least noise level that any phase re-noises to", least=0, below=1, absent=0.0)
     high: float = key("greatest such noise level", above=0, most=1, absent=1.0)
+    range: Literal["auto"] | None = key(
+        "`auto`: each phase's range, within these two, is where noised samples of the untrained"
+        " student and of the teacher overlap in .05 to .95; not with `at`",
+        absent=None,
+    )
     at: float | None = key(
         "one noise level for all samples, in the place of a law (Fig. 11 of the paper)",
         above=0,

@@ -45,6 +45,11 @@ def chooses(run: Run) -> bool:
     return run.kind == "distill" and AUTO in (run.student.grid, run.student.boundaries)
 
 
+def ranges(run: Run) -> bool:
+    """Whether the ranges that a method's phases re-noise in come from a measurement."""
+    return run.kind == "distill" and run.student.renoise.range == AUTO
+
+
 def step_times(spec: Student | Teacher) -> tuple[float, ...] | None:
     """The step grid that a section says, None where that is left to a measurement.
 
@@ -73,6 +78,21 @@ def phase_has_room(
     floor = boundary if times[last - 1] >= boundary else 0.0
     low, high = renoise_range(law, end, top, student.margin)
     return law.at is not None or clamped(warp, low, high, floor) <= 1 - ROOM
+
+
+def fit_range(
+    low: float, high: float, bottom: float, top: float, floor: float, warp: float
+) -> tuple[float, float]:
+    """The nearest range to a wished one, low to high, that a phase has room for.
+
+    It lies in the phase's, bottom to top, and at least a tenth of what lies above the floor is in
+    it. Where most times would be clamped to the floor, it begins there.
+    """
+    least = max(bottom, floor)
+    room = ROOM * (top - least)
+    high = min(max(high, least + room), top)
+    low = max(min(low, high - room), bottom)
+    return (low if clamped(warp, low, high, floor) <= 1 - ROOM else floor), high
 
 
 def clamped(shift: float, low: float, high: float, floor: float) -> float:

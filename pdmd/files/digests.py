@@ -17,7 +17,7 @@ from pdmd.errors import UserError
 RECORDS = (
     *("provenance.json", "evaluation.json", "pictures.json", "embedding.json", "judging.json"),
     *("frontier.json", "exits.json", "boundaries.json", "experts.json", "features.json"),
-    *("decoding.json", "previews.json", "measuring.json", "choosing.json"),
+    *("decoding.json", "previews.json", "measuring.json", "choosing.json", "ranging.json"),
 )
 OUTPUTS = "outputs_sha256"  # their key: name beside the record -> digest
 

@@ -75,6 +75,15 @@ def measuring_work(run: Run) -> float:
     return float(sum(calls.values()) * spec.samples) * network_size(run)
 
 
+def ranging_work(run: Run) -> float:
+    """Work of measuring how far an untrained student is off: a fine trajectory, and its own."""
+    spec, guided = run.measure, 1 if run.teacher.guidance == 1 else 2
+    calls = calls_of(spec.levels + len(run.student.ends), spec.substeps, False, guided)
+    return float((calls["trajectory"] + guided * run.student.steps) * spec.samples) * (
+        network_size(run)
+    )
+
+
 def sampling_work(run: Run, runs: int, rows: int, number: int | None = None) -> float:
     """Work of drawing samples: with all of a sampler's steps, or those before a phase."""
     student = run.student

@@ -17,7 +17,7 @@ from typing import Any
 from pdmd.config.experiment import Experiment
 from pdmd.config.parts import Part, uses_bank
 from pdmd.config.sections import Run
-from pdmd.config.times import chooses
+from pdmd.config.times import chooses, ranges
 from pdmd.files.storage import fingerprint
 from pdmd.jobs.estimates import is_tiny
 from pdmd.jobs.resources import Request, Requests
@@ -30,6 +30,7 @@ from pdmd.stages.outputs import (
     diagnostics,
     is_seen,
     known,
+    range_reads,
     scored,
 )
 
@@ -115,16 +116,34 @@ class Graph:
     @property
     def measured(self) -> str:
         """A wildcard constraint: scenarios with methods whose steps or phases are chosen."""
-        return either(pair[0] for pair, run in self.experiment.runs.items() if chooses(run))
+        return self._pairs(chooses, 0)
 
     @property
     def choosing(self) -> str:
         """A wildcard constraint: those methods."""
-        return either(pair[1] for pair, run in self.experiment.runs.items() if chooses(run))
+        return self._pairs(chooses, 1)
+
+    @property
+    def ranged(self) -> str:
+        """A wildcard constraint: scenarios with methods whose re-noising ranges are chosen."""
+        return self._pairs(ranges, 0)
+
+    @property
+    def ranging(self) -> str:
+        """A wildcard constraint: those methods."""
+        return self._pairs(ranges, 1)
+
+    def _pairs(self, applies: Callable[[Run], bool], place: int) -> str:
+        every = self.experiment.runs.items()
+        return either(pair[place] for pair, run in every if applies(run))
 
     def chosen_from(self, wildcards: Any) -> list[str]:
         """An input function: the measurement that a method's steps and phases are chosen from."""
         return list(map(str, choice_reads(self.part("grid", wildcards).run)))
+
+    def ranged_by(self, wildcards: Any) -> list[str]:
+        """An input function: what a method's re-noising ranges are measured with."""
+        return list(map(str, range_reads(self.part("range", wildcards).run)))
 
     def shared_reads(self, declared: Declared) -> Inputs:
         """An input function: what a job reads that serves all methods of a scenario."""

@@ -18,6 +18,7 @@ from pdmd.jobs.estimates import (
     measuring_work,
     network_size,
     phase_work,
+    ranging_work,
     released_weights,
     sampling_work,
 )
@@ -200,10 +201,21 @@ class Requests:
         def run(wildcards: Any) -> Run:
             return self.experiment.shared(wildcards.scenario)
 
+        return self._measuring(run, measuring_work)
+
+    def ranging(self) -> Request:
+        """Measuring how far a method's untrained student is off, on what the method trains on."""
+
+        def run(wildcards: Any) -> Run:
+            return self.experiment.runs[wildcards.scenario, wildcards.method]
+
+        return self._measuring(run, ranging_work)
+
+    def _measuring(self, run: Callable[[Any], Run], work_of: Callable[[Run], float]) -> Request:
         def least(wildcards: Any, attempt: int) -> int:
             config = run(wildcards)
             share = config.hardware.nodes * config.hardware.processes
-            work = measuring_work(config) / share
+            work = work_of(config) / share
             return max(2 ** (attempt - 1) * LIGHT_MINUTES, minutes(work, attempt, speed_of(config)))
 
         def memory(wildcards: Any, attempt: int) -> int:

@@ -68,6 +68,8 @@ LOOKS = {
     "dmd2-adaptive": Look("DMD2, adaptive weights", VERMILION, "*", "-."),
     "phased2-adaptive": Look("Phased, 2 × 2, adaptive weights", BLUE, "*", "-."),
     "phased2-adaptive-strata": Look("Phased, 2 × 2, adaptive by stratum", BLUE, "1", "-."),
+    "dmd2-range": Look("DMD2, chosen range", VERMILION, "o", ":"),
+    "phased2-range": Look("Phased, 2 × 2, chosen ranges", BLUE, "o", ":"),
     "dmd2-last-exit": Look("DMD2, last exit", ORANGE, ">", "--"),
     "dmd2-one-exit": Look("DMD2, one exit", ORANGE, "<", "--"),
     "full": Look("full interval, Eq. 4", GREEN, "o", "-"),

@@ -15,6 +15,7 @@ from pdmd.config.sections import Run
 from pdmd.errors import UserError
 from pdmd.files.digests import check_recorded
 from pdmd.files.storage import read_json
+from pdmd.stages.outputs import measured_costs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,8 +91,14 @@ def read_strata(path: Path, names: Sequence[str]) -> dict[str, dict[str, float]]
 
 
 def read_costs(runs: Iterable[Run]) -> dict[str, list[dict[str, float]]]:
-    """Method -> cost of each seed, summed over phases; seeds trained together share the seconds."""
+    """Method -> cost of each seed, summed over phases; seeds trained together share the seconds.
+
+    What settings are chosen by comes first, once: of the teacher, or of one method.
+    """
     costs: dict[str, list[dict[str, float]]] = {}
+    for run in runs:
+        for path in measured_costs(run):
+            costs[_measurement(run, path)] = [_cost([path])]
     for run in runs:
         if run.kind == "teacher":
             continue
@@ -102,6 +109,11 @@ def read_costs(runs: Iterable[Run]) -> dict[str, list[dict[str, float]]]:
             for seed in run.seeds
         ]
     return costs
+
+
+def _measurement(run: Run, path: Path) -> str:
+    """What the cost of a measurement is called: `measure`, or `range` of a method."""
+    return f"range of {run.method}" if path.parent == Paths(run).method else "measure"
 
 
 def _cost(files: Sequence[Path]) -> dict[str, float]:

@@ -12,9 +12,18 @@ from pathlib import Path
 
 from pdmd.config.paths import Paths
 from pdmd.config.sections import Run
-from pdmd.config.times import chooses
+from pdmd.config.times import chooses, ranges
 from pdmd.scenarios.kind import kind_of
-from pdmd.stages.outputs import STRATA, choice_reads, exchanges, grid_reads, is_exact, phases_of
+from pdmd.stages.outputs import (
+    STRATA,
+    choice_reads,
+    exchanges,
+    grid_reads,
+    is_exact,
+    measured_costs,
+    phases_of,
+    ranged_reads,
+)
 
 METRIC = ("metrics",)  # what a table of metrics is made from
 
@@ -47,11 +56,13 @@ TABLES = {
         "differences from DMD2 and from the untrained teacher on a student's own steps, by seed,"
         " and p of the paired t test",
     ),
-    "runs": Table(("cost",), "cost of one seed's training"),
+    "runs": Table(("cost", "measured cost"), "cost of one seed's training"),
 }
 
 
-FIGURES = {"steps": ("steps",)}  # that no kind names: of scenarios whose methods choose their steps
+# That no kind names: of scenarios whose methods choose their steps, or ranges of re-noising levels.
+FIGURES = {"steps": ("steps",), "overlap": ("overlap",)}
+CHOOSING = {"steps": chooses, "overlap": ranges}
 
 
 def _seeds(name: str) -> Callable[[Run], list[Path]]:
@@ -93,6 +104,7 @@ READS: Mapping[str, Callable[[Run], list[Path]]] = {  # name -> files of a metho
     "decoded": _first("decoded.safetensors"),
     "every decoded": _seeds("decoded.safetensors"),
     "cost": _where(lambda run: run.kind != "teacher", _phases("metrics.json")),
+    "measured cost": measured_costs,
     "training": _where(distilled, _phases("stats.jsonl")),
     "frontier": _where(distilled, _seeds("frontier.csv")),
     "exits": _where(
@@ -102,6 +114,7 @@ READS: Mapping[str, Callable[[Run], list[Path]]] = {  # name -> files of a metho
     "swaps": _where(lambda run: distilled(run) and exchanges(run), _seeds("experts.csv")),
     "swapped": _where(lambda run: distilled(run) and exchanges(run), _first("experts.safetensors")),
     "steps": _where(chooses, lambda run: [*choice_reads(run), *grid_reads(run)]),
+    "overlap": ranged_reads,
     "fitted": lambda run: [*_seeds("config.json")(run), *_phases("expert.safetensors")(run)],
     "codec": _data("codec.safetensors"),
     "heldout": _data("heldout.safetensors"),
@@ -121,8 +134,9 @@ def figure_reads(run: Run, name: str) -> list[str]:
 
 
 def figure_names(runs: Sequence[Run]) -> list[str]:
-    """The figures of a scenario: those of its kind, and of methods whose steps are chosen."""
-    return [*kind_of(runs[0].data).figures, *(FIGURES if any(map(chooses, runs)) else ())]
+    """The figures of a scenario: those of its kind, and of methods that choose their levels."""
+    chosen = [name for name in FIGURES if any(map(CHOOSING[name], runs))]
+    return [*kind_of(runs[0].data).figures, *chosen]
 
 
 def files(runs: Sequence[Run], reads: Iterable[str]) -> list[Path]:

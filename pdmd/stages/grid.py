@@ -15,13 +15,13 @@ from pdmd.config.experiment import Config
 from pdmd.config.paths import Paths
 from pdmd.config.run import read_run
 from pdmd.config.sections import AUTO, Run, Student, Teacher
-from pdmd.config.times import chooses, phase_has_room, step_times
+from pdmd.config.times import chooses, phase_has_room, ranges, step_times
 from pdmd.errors import UserError
 from pdmd.files import provenance
 from pdmd.files.storage import read_json, reading, shown, write_json
 from pdmd.grids import Errors, best_grid, phase_ends, step_costs
 from pdmd.phases import step_grid
-from pdmd.stages.outputs import CHOSEN, choice_reads
+from pdmd.stages.outputs import CHOSEN, RANGED, choice_reads
 
 DECIMALS, DIGITS = 4, 6  # of a chosen noise level, of a predicted error
 
@@ -84,6 +84,24 @@ def _read_plan(run: Run) -> Plan:
         expected = f"{phases} rising to {steps}"
         raise UserError(f"{path}: boundaries: {shown(ends)}: expected {expected}")
     return Plan(times, ends)
+
+
+def ranges_of(run: Run) -> tuple[tuple[float, float], ...] | None:
+    """Least and greatest re-noising level of each phase, None where none are chosen.
+
+    Raises:
+        UserError: the file of what was chosen is missing, damaged or of another configuration.
+    """
+    if not ranges(run):
+        return None
+    path, phases = Paths(run).method / RANGED[0], len(run.student.ends)
+    value = read_json(path, dict, ("ranges",))
+    with reading(path, "what `pdmd range` writes"):
+        chosen = tuple((float(low), float(high)) for low, high in value["ranges"])
+    if len(chosen) != phases or not all(0 <= low < high <= 1 for low, high in chosen):
+        expected = f"a rising pair in 0 to 1 for each of {phases} phases"
+        raise UserError(f"{path}: ranges: {shown(value['ranges'])}: expected {expected}")
+    return chosen
 
 
 def _falls(values: tuple[float, ...]) -> bool:

@@ -8,15 +8,17 @@ by the fine solution, a level at a time, all steps that have ended there at once
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from pdmd.config.budget import calls_of
 from pdmd.config.experiment import Config
+from pdmd.errors import UserError
 from pdmd.files import provenance
 from pdmd.files.storage import write_json
 from pdmd.flow import Flow, step_to
@@ -27,6 +29,7 @@ from pdmd.stages.outputs import MEASURED, measure_reads
 from pdmd.stages.sample import CHUNK
 from pdmd.stages.stage import BASE_SEED, Stage, prepare
 from pdmd.streams import Stream
+from pdmd.training.cost import Cost, peak_memory_mb
 from pdmd.training.world import ALONE, World
 
 PENDING = 2**24  # numbers of x that are carried on at a time
@@ -112,36 +115,79 @@ def _square(x: Tensor, true: Tensor) -> Tensor:
     return (x - true).double().square().flatten(1).mean(1).cpu()
 
 
+def by_sample(
+    stage: Stage, at_once: int, measured: Callable[[Tensor, Condition], Tensor]
+) -> Tensor:
+    """What is measured of each sample's noise and prompt, each process having its share of them.
+
+    Args:
+        at_once: samples that are measured at a time; measured: of (N, ...) noise and N conditions
+            -> (N, ...) on the CPU.
+    Returns:
+        (samples, ...), in every process.
+    Raises:
+        UserError: there are fewer samples than processes.
+    """
+    spec, world = stage.run.measure, stage.world
+    if spec.samples < world.size:
+        raise UserError(
+            f"measure.samples: {spec.samples}: expected at least one for each of {world.size}"
+            " processes"
+        )
+    stream = Stream([spec.seed], 0, "measure", world.device, world.samples)
+    noise = stream.normal(spec.samples, stage.space.shape)
+    index = stage.data.prompts(stream, spec.samples)
+    parts = []
+    for first in range(0, len(noise), at_once):
+        part = slice(first, first + at_once)
+        condition = stage.conditions.values(None if index is None else index[part])
+        parts.append(measured(noise[part], condition))
+    return world.gather(torch.cat(parts), spec.samples)
+
+
+def write_cost(path: Path, cost: Cost, calls: Mapping[str, int], world: World) -> None:
+    """Write what a measurement cost, as training says it: calls are of each sample."""
+    value = {
+        "updates": 0,
+        "seconds": round(sum(cost.seconds.values()), 3),
+        "runs_trained_together": 1,
+        "peak_memory_mb": round(peak_memory_mb(), 1),
+        "forward_equivalents_by_role": dict(calls),
+        "processes": world.size,
+    }
+    write_json(path, value)
+
+
 def measure_steps(config: Config, world: World = ALONE) -> None:
     """Write the errors of the scenario's teacher, each process measuring its share of samples."""
     prepare(config)
     stage = Stage(config, world)
-    spec = stage.run.measure
-    carried, rows, shape = spec.error == "end", spec.samples, stage.space.shape
-    stream = Stream([spec.seed], 0, "measure", world.device, world.samples)
-    noise, index = stream.normal(rows, shape), stage.data.prompts(stream, rows)
+    spec, cost = stage.run.measure, Cost(world.device)
+    carried, numbers = spec.error == "end", math.prod(stage.space.shape)
     levels, teacher = lattice(spec.levels), stage.teacher(1)
     fine = Fine(stage.flow, teacher, spec.substeps)
-    each = max(1, PENDING // (math.prod(shape) * (spec.levels**2 // 2 if carried else 1)))
-    parts = []
-    for first in range(0, len(noise), each):
-        part = slice(first, first + each)
-        condition = stage.conditions.values(None if index is None else index[part])
-        local, end = step_errors(fine, levels, noise[part], condition, carried)
-        parts.append(torch.stack([local] if end is None else [local, end], 1))
-    found = world.gather(torch.cat(parts), rows, 1).mean(0)
+
+    def measured(noise: Tensor, condition: Condition) -> Tensor:
+        local, end = step_errors(fine, levels, noise, condition, carried)
+        return torch.stack([local] if end is None else [local, end], 1)
+
+    at_once = max(1, PENDING // (numbers * (spec.levels**2 // 2 if carried else 1)))
+    with cost.time("measure"):
+        found = by_sample(stage, at_once, measured).mean(0)
     if not world.leads:
         return
+    calls = calls_of(spec.levels, spec.substeps, carried, teacher.calls)
     value = {
         "levels": list(levels),
         "step": _rounded(found[0]),
         "end": _rounded(found[1]) if carried else None,
-        "calls_a_sample": calls_of(spec.levels, spec.substeps, carried, teacher.calls),
-        "samples": rows,
+        "calls_a_sample": calls,
+        "samples": spec.samples,
         "teacher": config["teacher"],
     }
     path = stage.paths.base(MEASURED[0])
     write_json(path, value)
+    write_cost(path.with_name(MEASURED[1]), cost, calls, world)
     reads = measure_reads(stage.run)
     provenance.record(path.with_name(MEASURED[-1]), config, [BASE_SEED], reads, MEASURED)
 

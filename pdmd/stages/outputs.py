@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pdmd.config.paths import Paths
 from pdmd.config.sections import Networks, ReleasedData, Run
-from pdmd.config.times import chooses
+from pdmd.config.times import chooses, ranges
 from pdmd.scenarios.kind import Kind, kind_of
 
 PROVENANCE, EVALUATION = "provenance.json", "evaluation.json"
@@ -40,8 +40,9 @@ TRAINED = ("snapshots.safetensors", "metrics.json", "stats.jsonl")
 BASE = ("model.safetensors", *TRAINED, PROVENANCE)
 PHASE = ("expert.safetensors", *TRAINED, "config.json", PROVENANCE)
 
-MEASURED = ("step_errors.json", "measuring.json")  # of the scenario's teacher
+MEASURED = ("step_errors.json", "measuring_cost.json", "measuring.json")  # of the scenario
 CHOSEN = ("grid.json", "choosing.json")  # of a method
+RANGED = ("range.json", "ranging_cost.json", "ranging.json")  # of a method
 
 SAMPLES = ("samples.safetensors", "config.json", PROVENANCE)
 TRAJECTORIES = ("metrics.json", *SAMPLES)
@@ -180,6 +181,27 @@ def grid_reads(run: Run) -> list[Path]:
     return [Paths(run).method / CHOSEN[0]] if chooses(run) else []
 
 
+def range_reads(run: Run) -> list[Path]:
+    """What the re-noising ranges of a method's phases are measured with."""
+    return [*measure_reads(run), *grid_reads(run)]
+
+
+def chosen_reads(run: Run) -> list[Path]:
+    """The files of all that is chosen of a student's phases."""
+    return [*grid_reads(run), *ranged_reads(run)]
+
+
+def ranged_reads(run: Run) -> list[Path]:
+    """The file of the re-noising ranges of a method's phases, where they are chosen."""
+    return [Paths(run).method / RANGED[0]] if ranges(run) else []
+
+
+def measured_costs(run: Run) -> list[Path]:
+    """What the measurements cost that a method's settings are chosen from."""
+    steps = [Paths(run).base(MEASURED[1])] if chooses(run) else []
+    return [*steps, *([Paths(run).method / RANGED[1]] if ranges(run) else [])]
+
+
 def fit_reads(run: Run) -> list[Path]:
     """What a fit reads: data, held-out data for its losses, and weights to take or start from."""
     held = ["heldout.safetensors"] if kind(run).latent else []
@@ -194,14 +216,14 @@ def expert_reads(run: Run, seed: int, phases: Iterable[int]) -> list[Path]:
     paths = Paths(run)
     base = [] if run.student.lora is None else [base_file(run)]
     experts = [paths.phase(seed, number, "expert.safetensors") for number in phases]
-    return [*base, *experts, *grid_reads(run)]
+    return [*base, *experts, *chosen_reads(run)]
 
 
 def frozen_reads(run: Run, seed: int, number: int) -> list[Path]:
     """What a phase of a seed, and its bank, start from: data, base network, earlier experts."""
     paths = Paths(run)
     before = [paths.phase(seed, earlier, "expert.safetensors") for earlier in range(1, number)]
-    return [*data_reads(run), base_file(run), *before, *grid_reads(run)]
+    return [*data_reads(run), base_file(run), *before, *chosen_reads(run)]
 
 
 def training_reads(run: Run, seed: int, number: int) -> list[Path]:

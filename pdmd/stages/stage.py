@@ -35,7 +35,7 @@ from pdmd.models.source import check_manifest
 from pdmd.phases import Phase, split_phases
 from pdmd.roles import Role, Roles
 from pdmd.scenarios.kind import kind_of
-from pdmd.stages.grid import plan_of
+from pdmd.stages.grid import plan_of, ranges_of
 from pdmd.stages.outputs import PHASE, PROVENANCE
 from pdmd.streams import Stream
 from pdmd.training.checkpoint import alone
@@ -111,6 +111,10 @@ class Stage:
     @cached_property
     def phases(self) -> tuple[Phase, ...]:
         """The phases of the student's step grid."""
+        return self.phases_within(ranges_of(self.run))
+
+    def phases_within(self, ranges: Sequence[tuple[float, float]] | None) -> tuple[Phase, ...]:
+        """The same with ranges of re-noising times; None: those that are configured."""
         plan, student = plan_of(self.run), self.run.student
         return split_phases(
             student.steps,
@@ -121,6 +125,7 @@ class Stage:
             self.run.model.boundary or 0.0,
             student.renoise,
             plan.times,
+            ranges,
         )
 
     def phase(self, number: int, least: int = 1) -> Phase:

@@ -24,7 +24,7 @@ from pdmd.training.stop import Listener, Stopped, dying_with_parent, finish
 
 # The commands that share their work out.
 PARALLEL = (
-    *("fit", "bank", "distill", "sample", "decode", "features", "previews"),
+    *("fit", "measure", "range", "bank", "distill", "sample", "decode", "features", "previews"),
     *("embed-prompts", "encode-images"),
 )
 AGAIN = 10.0  # seconds after which a stop signal is passed on again: it may have come too early

@@ -6,10 +6,11 @@ from configs import ROOT, accepted, own, refused
 from pdmd.config.budget import phase_updates, updates_of
 from pdmd.config.methods import spelt
 from pdmd.config.parts import parts
-from pdmd.config.times import chooses, phase_has_room, step_times
+from pdmd.config.times import chooses, phase_has_room, ranges, step_times
 from pdmd.phases import split_phases, step_grid
 from pdmd.stages.outputs import (
     DIAGNOSTICS,
+    chosen_reads,
     condition_reads,
     expert_reads,
     frozen_reads,
@@ -162,3 +163,64 @@ def test_a_grid_of_methods_may_have_auto_among_its_values():
 
 def test_no_scenario_of_the_repository_chooses_by_default():
     assert not any(map(chooses, accepted({}).runs.values()))
+    assert not any(map(ranges, accepted({}).runs.values()))
+
+
+@pytest.mark.parametrize(
+    ("law", "line"),
+    [
+        ({"range": "wide"}, "student.renoise.range: 'wide': expected"),
+        ({"range": [0.1, 0.9]}, "student.renoise.range: [0.1, 0.9]: expected"),
+        (
+            {"range": "auto", "at": 0.8},
+            "student.renoise.range: 'auto': expected none beside student.renoise.at = 0.8",
+        ),
+        ({"range": "auto", "low": 0.5, "high": 0.4}, "student.margin: 0.02: expected room"),
+    ],
+)
+def test_ranges_that_do_not_fit_are_refused_in_one_line(law, line):
+    settings = student(renoise=law)
+    settings["overrides"]["mixture2d"]["methods"] = ["teacher", "dmd2"]
+    assert line in refused(settings)
+
+
+def test_a_range_may_be_chosen_within_bounds_and_with_a_shift():
+    law = {"range": "auto", "low": 0.1, "high": 0.9, "shift": 2.0}
+    found = runs_of(student(renoise=law))
+    assert ranges(found["dmd2"])
+    assert not chooses(found["dmd2"])
+    assert not ranges(found["teacher"])
+    assert not ranges(runs_of(student(renoise={"low": 0.1}))["dmd2"])  # control
+
+
+def test_methods_that_choose_ranges_alone_measure_no_single_steps():
+    ranged = parts(accepted(auto("phased2-range")), "mixture2d")
+    assert "phased2-range/config/range.json" in ranged
+    assert "config/measure.json" not in ranged
+    plain = parts(accepted(auto("phased2")), "mixture2d")  # control
+    assert not any(name.endswith("range.json") for name in plain)
+
+
+def test_the_kind_of_error_that_is_measured_is_no_part_of_a_range():
+    def changed(**measure):
+        before, after = (
+            parts(accepted(auto("phased2-range", measure=one)), "mixture2d")
+            for one in ({}, measure)
+        )
+        return {name for name in before if before[name] != after[name]}
+
+    assert changed(error="step") == set()
+    assert changed(samples=7) == {"phased2-range/config/range.json"}  # control
+
+
+@pytest.mark.parametrize("method", ["dmd2-range", "phased2-range"])
+def test_all_that_reads_the_chosen_range_declares_it(method):
+    run = runs_of(auto(method))[method]
+    (path,) = chosen_reads(run)
+    assert str(path) == f"results/mixture2d/{method}/range.json"
+    for reads in (frozen_reads(run, 1, 1), expert_reads(run, 1, [1]), sampler_reads(run, 1)):
+        assert path in reads
+    for name, diagnostic in DIAGNOSTICS.items():
+        if diagnostic.applies(run):
+            assert path in diagnostic.reads(run, 1), name
+    assert chosen_reads(runs_of(auto("phased2"))["phased2"]) == []  # control

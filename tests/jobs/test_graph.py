@@ -1,5 +1,6 @@
 """Which jobs there are, and what each reads and writes."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -102,6 +103,23 @@ def test_scores_by_stratum_are_of_the_kinds_whose_prompts_have_strata(graph):
     ((stage, _, files),) = lane(found, "mixture2d").scored  # control
     assert (stage, "strata.json" in files) == ("score", False)
     assert "results/mixture2d/tables/strata.csv" not in found.tables("mixture2d")
+
+
+def test_jobs_that_choose_ranges_are_of_the_methods_that_need_them(graph):
+    methods = ["teacher", "teacher-again", "phased2", "phased2-range"]
+    found = graph({"overrides": {"emoji": {"methods": methods}}})
+    assert (found.ranged, found.ranging) == ("emoji", "phased2-range")
+    assert (found.measured, found.choosing) == (NOTHING, NOTHING)
+    where = WildcardsLike(scenario="emoji", method="phased2-range", phase="2", group="1")
+    reads = {Path(path).name for path in found.ranged_by(where)}
+    assert {"train.safetensors", "model.safetensors"} <= reads
+    wanted = "results/emoji/phased2-range/range.json"
+    assert wanted in lane(found, "emoji").reads(frozen_reads)(where)
+    assert "results/emoji/figures/overlap.png" in found.figures("emoji")
+    assert wanted in found.figure_inputs("emoji")
+    assert "results/emoji/phased2-range/ranging_cost.json" in found.table_inputs("emoji")
+    assert (graph().ranged, graph().ranging) == (NOTHING, NOTHING)  # control
+    assert "results/emoji/figures/overlap.png" not in graph().figures("emoji")
 
 
 class WildcardsLike(dict):

@@ -1,6 +1,10 @@
 """The teacher's measured errors, and the grids and phase ends that methods get of them."""
 
+import copy
 import json
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +17,13 @@ from pdmd.config.budget import calls_of
 from pdmd.config.run import read_run
 from pdmd.errors import UserError
 from pdmd.files.digests import RECORDS
-from pdmd.files.storage import read_json
+from pdmd.files.storage import read_json, write_json
 from pdmd.flow import RECTIFIED
 from pdmd.grids import best_grid, lattice, step_costs
 from pdmd.phases import step_grid
 from pdmd.report.figures import style
 from pdmd.report.figures.steps import steps
+from pdmd.report.reading import read_costs
 from pdmd.report.registry import figure_names, figures_from
 from pdmd.rollout import sample
 from pdmd.stages import measure
@@ -26,6 +31,7 @@ from pdmd.stages.distill import distill_phase
 from pdmd.stages.grid import choose_grid, plan_of, read_measured
 from pdmd.stages.measure import Fine, measure_steps, step_errors
 from pdmd.stages.stage import Stage
+from pdmd.training.world import ALONE
 
 METHODS = ["teacher4-auto", "dmd2-auto", "phased2-auto", "phased2"]
 SMALL = {"levels": 12, "samples": 64, "substeps": 2}
@@ -245,3 +251,58 @@ def test_commands_measure_and_choose(parts, tmp_path):
     assert cli.main(["measure", "--config", str(path)]) != 0  # control: settings of another stage
     path.write_text(json.dumps(parts["config/measure.json"]))
     assert cli.main(["grid", "--config", str(path)]) != 0
+
+
+def launched(config, processes, folder):
+    """(exit status, stderr) of `pdmd launch ... -- measure`."""
+    write_json(folder / "job.json", config)
+    command = [sys.executable, "-m", "pdmd", "launch", "--processes", str(processes), "--"]
+    command += ["measure", "--config", str(folder / "job.json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("samples", [64, 5])  # the latter have no equal shares
+def test_several_processes_measure_the_same(parts, tmp_path, samples):
+    config = copy.deepcopy(parts["config/measure.json"]) | {"results": str(tmp_path / "alone")}
+    config["measure"]["samples"] = samples
+    measure_steps(config)
+    several = config | {"results": str(tmp_path / "several")}
+    assert launched(several, 2, tmp_path) == (0, "")
+    one, two = (read_json(tmp_path / name / BELOW) for name in ("alone", "several"))
+    for kind in ("step", "end"):
+        assert np.array(two[kind]) == pytest.approx(np.array(one[kind]), rel=1e-4, abs=1e-12)
+    assert {**two, "step": 0, "end": 0} == {**one, "step": 0, "end": 0}
+    assert read_json((tmp_path / "several" / BELOW).with_name(COST))["processes"] == 2
+    config["measure"]["samples"] = samples - 1  # control: each sample counts
+    measure_steps(config)
+    fewer = np.array(read_json(tmp_path / "alone" / BELOW)["end"])
+    assert fewer != pytest.approx(np.array(one["end"]), rel=1e-4)
+
+
+BELOW, COST = "mixture2d/base/step_errors.json", "measuring_cost.json"
+
+
+def test_more_processes_than_samples_are_refused(parts, tmp_path):
+    config = copy.deepcopy(parts["config/measure.json"]) | {"results": str(tmp_path)}
+    config["measure"]["samples"] = 1
+    status, errors = launched(config, 2, tmp_path)
+    assert status != 0
+    assert "measure.samples: 1: expected at least one for each of 2 processes" in errors
+    assert "Traceback" not in errors
+    with pytest.raises(UserError, match="at least one for each of 3 processes"):
+        measure_steps(config, replace(ALONE, size=3))
+    measure_steps(config)  # control: one is enough for one
+
+
+def test_the_cost_stands_in_the_table_of_costs_and_not_in_the_errors(parts):
+    errors = read_json(folder(parts) / "base/step_errors.json")
+    assert "seconds" not in errors  # which would not be the same each time
+    cost = read_json(folder(parts) / "base" / COST)
+    assert cost["forward_equivalents_by_role"] == errors["calls_a_sample"]
+    runs = [read_run(parts[f"{name}/config/table.json"]) for name in METHODS[:1]]
+    (row,) = read_costs(runs)["measure"]
+    assert row["seconds"] == cost["seconds"] > 0
+    assert row["forward_equivalents"] == sum(calls_of(12, 2, True).values())
+    record = read_json(folder(parts) / "base/measuring.json")
+    assert {COST, "step_errors.json"} == set(record["outputs_sha256"])

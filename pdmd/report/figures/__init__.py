@@ -9,7 +9,7 @@ from pdmd.config.paths import Paths
 from pdmd.config.run import read_run
 from pdmd.files import provenance
 from pdmd.report.looks import name_methods
-from pdmd.report.registry import FIGURES, figure_names, figures_from
+from pdmd.report.registry import figure_names, figures_from
 from pdmd.scenarios.kind import kind_of
 from pdmd.stages.outputs import PROVENANCE
 
@@ -23,8 +23,10 @@ def draw_figures(configs: Sequence[Config]) -> None:
         configs: one a method, in the order of tables and legends.
     """
     from pdmd.report.figures import style
+    from pdmd.report.figures.overlap import overlap
     from pdmd.report.figures.steps import steps
 
+    choosing = {"steps": steps, "overlap": overlap}
     runs = [read_run(config) for config in configs]
     name_methods(runs)
     first = runs[0]
@@ -32,7 +34,7 @@ def draw_figures(configs: Sequence[Config]) -> None:
     names = figure_names(runs)
     with style.paper():
         for name in names:
-            draw = steps if name in FIGURES else kind.figure(name)
+            draw = choosing[name] if name in choosing else kind.figure(name)
             style.save(draw(runs), folder / name)
     written = [f"{name}.{end}" for name in names for end in ("png", "pdf")]
     made_from = figures_from(runs)
