@@ -9,8 +9,8 @@ loop knows no model family and no metric.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,11 +19,12 @@ from pdmd import objectives
 from pdmd.balance import Balancer, Strata
 from pdmd.config.sections import Distill
 from pdmd.flow import Flow, renoise
-from pdmd.models.base import Condition, take
+from pdmd.models.base import Condition, join, take
 from pdmd.phases import Phase
 from pdmd.roles import Roles, aligned, trained_parts
 from pdmd.rollout import (
     Rollout,
+    approach,
     exit_steps,
     late_exit_steps,
     leave,
@@ -94,6 +95,13 @@ class Begun:
         return Begun(self.x[rows], take(self.condition, rows), self.exits[rows])
 
 
+def together(begun: Sequence[Begun]) -> Begun:
+    """Several of one shape, one after another."""
+    given = [one.condition for one in begun if one.condition is not None]
+    x, exits = torch.cat([one.x for one in begun]), torch.cat([one.exits.cpu() for one in begun])
+    return Begun(x, join(given) if given else None, exits)
+
+
 @dataclass(frozen=True)
 class Noised:
     """How samples at a phase's end are noised again.
@@ -120,6 +128,22 @@ class Samples:
     stream: Stream
     begun: Begun
     rollouts: list[Rollout]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What one update of the fake is made with.
+
+    Attributes:
+        stream: of its draws, at its re-noising; begun: where its rollouts start; rollouts: those
+            that are made already, one for each microbatch; carried: whether begun's rows are at
+            their exit steps.
+    """
+
+    stream: Stream
+    begun: Begun
+    rollouts: list[Rollout] | None = None
+    carried: bool = False
 
 
 class PhaseTrainer:
@@ -180,7 +204,7 @@ class PhaseTrainer:
             for part in parts:
                 scale_lr(self.optimizers[part.name], factor, self.rates[role])
         made = self._samples(step) if self.recipe.rollout == "reuse" else None
-        fakes = [self._update_fake(step, i, made) for i in range(self.recipe.fake_updates)]
+        fakes = [self._update_fake(step, draws) for draws in self._draws(step, made)]
         losses = torch.stack([loss for loss, _ in fakes])
         record = self._update_generator(step, made)
         record["fake_loss"] = losses.mean(0)
@@ -228,8 +252,52 @@ class PhaseTrainer:
         parts = slices(rows, wanted * self.runs if wanted else None)
         return [(part, (min(part.stop, rows) - part.start) / rows) for part in parts]
 
-    def _rollout(self, begun: Begun) -> Rollout:
+    def _draws(self, step: int, made: Samples | None) -> Iterator[Draws]:
+        """What each update of the fake is made with, one after another."""
+        names = [f"fake{number}" for number in range(self.recipe.fake_updates)]
+        if made:
+            yield from (Draws(self._stream(step, one), made.begun, made.rollouts) for one in names)
+        elif self.recipe.microbatch or self.recipe.backward == "all":
+            yield from (self._drawn(self._stream(step, one)) for one in names)
+        else:
+            yield from self._carried([self._drawn(self._stream(step, one)) for one in names])
+
+    def _drawn(self, stream: Stream) -> Draws:
+        with self.cost.time("rollout"):
+            begun = self._begin(stream)
+        self.cost.count("rollout", self.starts.calls)
+        return Draws(stream, begun)
+
+    def _carried(self, draws: list[Draws]) -> list[Draws]:
+        """Several updates' rows, brought to their exit steps together.
+
+        The generator is the same in all of them. Few rows of a batch make long rollouts, and calls
+        on few rows cost more a row: those of all updates fill calls as large as a batch.
+        """
+        begun = [one.begun for one in draws]
+        if len({one.x.shape for one in begun}) > 1:
+            return draws
+        with self.cost.time("rollout"):
+            every = together(begun)
+            ascending = every.exits.view(-1, self.runs).amax(1).argsort(stable=True)
+            rows = (ascending[:, None] * self.runs + torch.arange(self.runs)).flatten()
+            at = rows.to(every.x.device)
+            moved, calls = approach(
+                *(self.flow, self.roles.generator, self.phase),
+                *(every.x[at], take(every.condition, at), every.exits[rows]),
+                *(self.runs, len(begun[0].x)),
+            )
+            x = torch.empty_like(moved).index_copy_(0, at, moved).chunk(len(draws))
+        self.cost.count("rollout", calls * len(draws))
+        return [
+            replace(one, begun=replace(one.begun, x=part), carried=True)
+            for one, part in zip(draws, x, strict=True)
+        ]
+
+    def _rollout(self, begun: Begun, carried: bool = False) -> Rollout:
         velocity, phase, x = self.roles.generator, self.phase, begun.x
+        if carried:
+            return leave(self.flow, velocity, phase, x, begun.condition, begun.exits)
         if self.recipe.backward == "all":
             return simulate_to_end(self.flow, velocity, phase, x, begun.condition)
         return simulate_to_exit(
@@ -279,21 +347,18 @@ class PhaseTrainer:
             return objectives.estimate_loss(self.flow, v, x_t, made.x0, noised.eps, noised.t)
         return objectives.subinterval_loss(self.flow, v, x_s, noised.eps, s, noised.t)
 
-    def _update_fake(self, step: int, number: int, made: Samples | None) -> tuple[Tensor, Tensor]:
-        stream = self._stream(step, f"fake{number}")
+    def _update_fake(self, step: int, draws: Draws) -> tuple[Tensor, Tensor]:
+        begun = draws.begun
         with self.cost.time("rollout"):
-            begun = made.begun if made else self._begin(stream)
-            noised = self._noise(stream, begun.x.shape[1:])
-        if not made:
-            self.cost.count("rollout", self.starts.calls)
+            noised = self._noise(draws.stream, begun.x.shape[1:])
         self._clear("fake")
         losses = []
         for index, (rows, share) in enumerate(self._parts(len(begun.x))):
-            if made:
-                rollout = made.rollouts[index]
+            if draws.rollouts:
+                rollout = draws.rollouts[index]
             else:
                 with torch.no_grad(), self.cost.time("rollout"):
-                    rollout = self._rollout(begun[rows])
+                    rollout = self._rollout(begun[rows], draws.carried)
                 self.cost.count("rollout", rollout.calls * share)
             with self.cost.time("fake"):
                 x_t, s = self._renoised(rollout.x_s.detach(), noised[rows])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -102,27 +103,51 @@ def simulate_to_exit(
         exits: (N,) grid indices, first <= exit < last; cheapest where each run's ascend.
         runs: rows are taken in groups of this size, as stacked networks want them.
     """
-    calls, exits = 1.0, exits.cpu()  # what is known here asks no device
-    x = x.clone()
-    with torch.no_grad():
-        for i in range(phase.first, int(exits.max())):
-            gone = exits <= i
-            start = int(gone.cumprod(0).sum())  # rows before the first that is still under way
-            start -= start % runs
-            rows = slice(start, None)
-            t, s = (
-                full_like_time(phase.times[i], x[rows]),
-                full_like_time(phase.times[i + 1], x[rows]),
-            )
-            v = velocity(x[rows], t, take(condition, rows))
-            moved = step_to(flow, x[rows], v, t, s)
-            if bool(gone[rows].any()):
-                left = per_sample(gone[rows].to(x.device), moved)
-                moved = torch.where(left, x[rows], moved)
-            x[rows] = moved
-            calls += 1 - start / len(x)
+    x, calls = approach(flow, velocity, phase, x, condition, exits, runs)
     last = leave(flow, velocity, phase, x, condition, exits)
-    return Rollout(last.x_s, last.x0, calls, last.x_exit)
+    return Rollout(last.x_s, last.x0, 1 + calls, last.x_exit)
+
+
+@torch.no_grad()
+def approach(
+    flow: Flow,
+    velocity: VelocityField,
+    phase: Phase,
+    x: Tensor,
+    condition: Condition,
+    exits: Tensor,
+    runs: int = 1,
+    at_once: int | None = None,
+) -> tuple[Tensor, float]:
+    """Carry each row to its exit step; a step is one call, or calls on `at_once` rows at most.
+
+    Args:
+        x, condition, exits, runs: as of simulate_to_exit; at_once: a multiple of `runs`.
+    Returns:
+        like x, and the network calls in units of all rows.
+    """
+    calls, exits = 0, exits.cpu()  # what is known here asks no device
+    x = x.clone()
+    for i in range(phase.first, int(exits.max())):
+        gone = exits <= i
+        start = int(gone.cumprod(0).sum())  # rows before the first that is still under way
+        start -= start % runs
+        for rows in _even(start, len(x), at_once or len(x), runs):
+            given = x[rows]
+            t, s = (full_like_time(phase.times[j], given) for j in (i, i + 1))
+            moved = step_to(flow, given, velocity(given, t, take(condition, rows)), t, s)
+            if bool(gone[rows].any()):
+                moved = torch.where(per_sample(gone[rows].to(x.device), moved), given, moved)
+            x[rows] = moved
+        calls += len(x) - start
+    return x, calls / len(x)
+
+
+def _even(start: int, stop: int, most: int, runs: int) -> list[slice]:
+    """Rows start .. stop - 1 in as few parts as may be, of about one size, whole groups of runs."""
+    groups, parts = (stop - start) // runs, -(-(stop - start) // most)
+    edges = [start + groups * part // parts * runs for part in range(parts + 1)]
+    return [slice(*pair) for pair in pairwise(edges)]
 
 
 def leave(

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -224,6 +225,24 @@ def test_microbatches_add_up_to_the_batch(base, gradient, backward, rollout):
     assert (other - whole).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("exits", ["stratified", "update", "late", "last"])
+def test_rows_of_all_fake_updates_are_carried_as_those_of_each(base, monkeypatch, exits):
+    how = {"exits": exits, "steps": 5, "gradient": "literal"}
+    together, record, cost = weights_after(base, **how)
+    monkeypatch.setattr(PhaseTrainer, "_carried", lambda self, draws: draws)
+    apart, again, cost_again = weights_after(base, **how)
+    torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-6)
+    assert cost == pytest.approx(cost_again, rel=1e-6)
+    torch.testing.assert_close(record["fake_loss"], again["fake_loss"], rtol=1e-4, atol=1e-6)
+
+    def stay(self, draws):  # control: rows that leave where they start
+        return [replace(one, carried=True) for one in draws]
+
+    monkeypatch.setattr(PhaseTrainer, "_carried", stay)
+    other, *_ = weights_after(base, **how)
+    assert (other - together).abs().max() > 1e-5
+
+
 def test_a_rollout_that_is_reused_is_the_generators_own(base):
     """Without fake updates both are one update; with them the fake sees other samples."""
     for backward in ("exit", "all"):
@@ -282,6 +301,15 @@ def test_processes_agree_on_the_size():
             for rank in range(3)
         }
         assert len(sizes) == 1
+
+
+def test_the_norm_of_one_run_is_that_of_all_its_gradients():
+    parameters = [torch.nn.Parameter(torch.zeros(size)) for size in (3, 5000, 7)]
+    for parameter in parameters[:2]:
+        parameter.grad = torch.randn_like(parameter)
+    wanted = torch.cat([p.grad for p in parameters[:2]]).double().norm().float()
+    assert distill.gradient_norms(parameters, 1).tolist() == pytest.approx([float(wanted)])
+    assert distill.gradient_norms(parameters[:1], 1) != pytest.approx(float(wanted))  # control
 
 
 def test_gradients_are_clipped_run_by_run():

@@ -7,7 +7,7 @@ from pdmd.models.base import Condition
 from pdmd.models.mlp import VelocityMLP
 from pdmd.objectives import full_like_time
 from pdmd.phases import Phase, split_phases
-from pdmd.rollout import exit_steps, sample, simulate_to_end, simulate_to_exit
+from pdmd.rollout import approach, exit_steps, sample, simulate_to_end, simulate_to_exit
 from pdmd.starts import NoiseStarts
 from pdmd.streams import Stream
 
@@ -377,3 +377,20 @@ def test_rows_taken_one_by_one_do_not_fit_a_stack(flow):
     """The control of the test above: groups of one row split the last sample's runs."""
     with pytest.raises(RuntimeError, match="invalid for input"):
         stacked(torch.tensor([0, 2]).repeat(8), flow, runs=1)
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+def test_calls_on_some_rows_at_once_carry_rows_as_one_call_does(flow, runs):
+    x, c = rows(12 * runs)
+    (phase,) = phases(4)
+    v = StepWise(phase.times)
+    exits = exit_steps(phase, 12, runs)
+    whole, calls = approach(flow, v, phase, x, c, exits, runs)
+    assert v.rows == [9 * runs, 6 * runs, 3 * runs]
+    v.rows.clear()
+    parts, again = approach(flow, v, phase, x, c, exits, runs, at_once=5 * runs)
+    assert v.rows == [4 * runs, 5 * runs, 3 * runs, 3 * runs, 3 * runs]
+    torch.testing.assert_close(parts, whole)
+    assert calls == again == 1.5
+    other, _ = approach(flow, v, phase, x, c, exits.flip(0), runs)  # control
+    assert not torch.allclose(other, whole)

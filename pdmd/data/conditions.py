@@ -115,7 +115,7 @@ class Prompts:
         text = torch.where(valid[..., None], rows, torch.zeros((), dtype=rows.dtype))
         images = None if index.ndim == 1 or self.images is None else self.images[index[:, 1]]
         for path, name, read in zip(self.paths, ("rows", "images"), (text, images), strict=True):
-            if read is not None and not torch.isfinite(read).all():
+            if read is not None and not torch.isfinite(read.sum(dtype=torch.float32)):
                 raise UserError(f"{path}: {name}: not finite: expected finite values")
         return Prompted(text, lengths, images, prompt).to(self.device)
 

@@ -73,6 +73,8 @@ def prepare(config: Config) -> None:
     # Not `use_deterministic_algorithms`: that imports the compiler, 1.5 s in every job.
     deterministic = config.get("model", {}).get("deterministic", True)
     torch.set_deterministic_debug_mode("error" if deterministic else "default")
+    # That would fill all new memory with NaN first.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 class Stage:

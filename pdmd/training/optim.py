@@ -18,7 +18,10 @@ def scale_lr(optimizer: torch.optim.Optimizer, factor: float, base: float) -> No
 
 def gradient_norms(parameters: Sequence[Tensor], runs: int) -> Tensor:
     """(runs,) gradient norm of each run; stacked parameters have a leading axis of runs."""
-    squares = [p.grad.square().reshape(runs, -1).sum(1) for p in parameters if p.grad is not None]
+    grads = [p.grad for p in parameters if p.grad is not None]
+    if runs == 1:
+        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)), keepdim=True)
+    squares = [grad.square().reshape(runs, -1).sum(1) for grad in grads]
     return torch.stack(squares).sum(0).sqrt()
 
 

@@ -16,7 +16,9 @@ from pdmd.errors import UserError
 from pdmd.files.storage import load_tensors, read_json
 from pdmd.models.build import build, warm_start
 from pdmd.phases import split_phases
+from pdmd.stages import distill as distilling
 from pdmd.stages import fit as fitting
+from pdmd.stages import stage as stages
 from pdmd.stages.bank import make_bank
 from pdmd.stages.distill import distill_phase, phase_recipe, starts_of
 from pdmd.stages.precompute import encode, evaluation, matching_row, render
@@ -159,6 +161,29 @@ def test_a_kept_network_is_taken_whole_and_only_by_its_recipe(repository, tmp_pa
     kept.write_bytes(kept.read_bytes()[:-1] + b"x")
     with pytest.raises(UserError, match="sha256"):
         fitting.fit_base(config)
+
+
+def test_new_memory_need_not_be_filled(repository, tmp_path, monkeypatch):
+    """PyTorch's deterministic mode fills it with NaN; weights are the same, bit for bit."""
+    parts = parts_of(repository, tmp_path, "moving", {"distill": {"updates": 20}})
+    paths, _ = prepare(parts)
+    fitting.fit_base(parts["config/base.json"])
+    memory = torch.utils.deterministic
+
+    def weights(fill):
+        config = parts["dmd2/config/distill.json"]
+        stages.prepare(config)
+        assert not memory.fill_uninitialized_memory
+        monkeypatch.setattr(memory, "fill_uninitialized_memory", fill)
+        assert bool(torch.isnan(torch.empty(64)).all()) >= fill
+        monkeypatch.setattr(distilling, "prepare", lambda config: None)
+        distill_phase(config, 1, [1])
+        return load_tensors(paths.scenario / "dmd2" / "seed1" / "phase1" / "expert.safetensors")
+
+    filled, free = weights(True), weights(False)
+    assert all(torch.equal(filled[name], free[name]) for name in filled)
+    base = load_tensors(paths.base("model.safetensors"))
+    assert any(not torch.equal(free[name], base[name]) for name in base)  # control: it trained
 
 
 # ---- the twins of Wan2.2, two experts each
