@@ -29,7 +29,7 @@ def seconds_to_stop(folder, command, grace=GRACE, ready="touch ready; "):
     time.sleep(0.5)
     begin = time.time()
     os.kill(job.pid, signal.SIGTERM)
-    _, said = job.communicate(timeout=60)
+    _, said = job.communicate(timeout=240)
     assert b"after SIGTERM" in said
     return time.time() - begin
 

@@ -26,6 +26,7 @@ FIELDS = {"id": "%i", "name": "%j", "state": "%T", "reason": "%r", "node": "%N",
 UP = ("idle", "mixed", "allocated")
 PORTS = 32
 QUIET = 1.5  # seconds after which no message of a requeued job's former start is under way
+PATIENCE = 4  # times what a wait takes at most on an idle machine: limits are for failures alone
 
 
 class ClusterError(RuntimeError):
@@ -201,12 +202,12 @@ class Cluster:
 
     def wait(self, predicate: Callable[[], object], timeout: float, what: str) -> None:
         """Return as soon as the predicate is true; TimeoutError with SLURM's view after that."""
-        end = time.monotonic() + timeout
+        end = time.monotonic() + PATIENCE * timeout
         while not predicate():
             if time.monotonic() > end:
                 view = self.run("squeue", "-a", "-r", "--states=all", check=False).stdout
                 raise TimeoutError(
-                    f"not within {timeout:g} s: {what}\n{self.node_states()}\n{view}"
+                    f"not within {PATIENCE * timeout:g} s: {what}\n{self.node_states()}\n{view}"
                 )
             time.sleep(0.05)
 

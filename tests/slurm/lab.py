@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from cluster import Cluster
+from cluster import PATIENCE, Cluster
 from safetensors.torch import load_file
 
 WORKFLOW = Path(__file__).parent / "workflow"
@@ -59,13 +59,13 @@ class Lab:
     def unlock(self) -> None:
         """Clear the lock of a killed driver."""
         command = [*SNAKEMAKE, "--unlock"]
-        subprocess.run(command, cwd=self.folder, env=self.environment, check=True, timeout=60)
+        subprocess.run(command, cwd=self.folder, env=self.environment, check=True, timeout=240)
 
     def end(self, timeout: float = 90) -> int:
         """Wait for the driver; returns its exit status."""
         assert self.driver is not None
         try:
-            return self.driver.wait(timeout)
+            return self.driver.wait(PATIENCE * timeout)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the driver does not end:\n{self.output()}") from None
         finally:

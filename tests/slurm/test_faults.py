@@ -107,7 +107,7 @@ def test_at_its_walltime_a_resumable_job_saves_and_goes_on_under_its_id(lab, und
     lab.start(config={"runtime": 1, "pace": 1.5}, signal_delay=30)
     lab.wait_steps(1)
     job = lab.job()
-    assert lab.end(400) == 0, lab.output()
+    assert lab.end(150) == 0, lab.output()
     lab.check(undisturbed)
     assert lab.submissions() == 1
     (log,) = lab.folder.glob(f".snakemake/submitit/run-*/{job}_0_log.out")
@@ -258,10 +258,10 @@ def test_two_workflows_in_one_folder(lab, undisturbed):
     lab.wait_steps(5)
     first, log = lab.driver, lab.log
     lab.start()
-    assert lab.driver.wait(30) == 1
+    assert lab.driver.wait(120) == 1
     assert "Directory cannot be locked" in lab.output()
     lab.start("--nolock")
-    assert lab.driver.wait(30) == 1
+    assert lab.driver.wait(120) == 1
     assert "submits jobs from here" in lab.output()
     lab.driver, lab.log = first, log
     assert lab.end() == 0, lab.output()
