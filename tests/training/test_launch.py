@@ -310,8 +310,8 @@ def test_the_prefix_is_a_command_line_that_is_understood(hardware):
 
 
 KNOWN = (
-    "expected one of fit, bank, distill, sample, decode, features, previews, embed-prompts,"
-    " encode-images"
+    "expected one of fit, measure, range, bank, distill, sample, decode, features, previews,"
+    " embed-prompts, encode-images"
 )
 
 
