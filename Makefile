@@ -76,7 +76,7 @@ handbook: .venv/.ready ## write the tables of config/README.md and the schemas o
 # Cheap and decisive ones first; each ends with its tables, and what is finished is not run again.
 SCIENCE ?= mixture exits renoise phases length reuse complexity3 complexity7 complexity9 auto adaptive digits moving emoji moving_reuse moving_adaptive small_auto moving_more emoji_more second twins moving_average moving_grid
 
-science: .venv/.ready ## run what decides the claims (ten hours; SCIENCE="mixture exits" a part)
+science: .venv/.ready ## run what decides the claims (ten hours by estimate; SCIENCE="mixture exits" a part)
 	@$(ACTIVATE)
 	export OMP_NUM_THREADS=1
 	for part in $(SCIENCE); do

@@ -2,8 +2,9 @@
 
 The raw re-noising time is cut into bands. Where the fake score is far from the teacher's the
 gradient is large, and most of it may be the fake's lag: DMAD (arXiv 2610.02188) lets such bands
-weigh less. The gap is one of velocities: their targets eps - x_0 vary alike at all noise levels,
-while the gap of clean estimates has t as a factor, and would only put the bands in their order.
+weigh less. The gap is one of velocities, what both networks are trained on; that of clean
+estimates has t as a further factor. Where a sharp teacher makes velocities differ most at low
+noise, as on the exact mixture, this all but switches the lowest bands off.
 """
 
 from __future__ import annotations

@@ -311,15 +311,13 @@ def _status(args: argparse.Namespace) -> None:
 
 def _record(args: argparse.Namespace) -> None:
     from pdmd.config.claims import registered
-    from pdmd.report.pages import Record, write_decided, write_pages
+    from pdmd.report.pages import Record, write_pages
     from pdmd.report.record import keep_record
 
     root, docs = Path(), Path("docs/record")
     if not args.pages:
         keep_record(Path(args.results), docs)
-    record = Record(docs, registered(root))
-    write_decided(record)
-    write_pages(root, record)
+    write_pages(root, Record(docs, registered(root)))
 
 
 def _demo(args: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
+from pdmd.config.claims import TEACHER
 from pdmd.config.sections import Run, Student, Teacher
 from pdmd.metrics.intervals import paired
 from pdmd.metrics.ranges import DIRECTIONS, metric_range
@@ -20,7 +21,7 @@ COLUMNS = [
     *("method", "reference", "metric", "n"),
     *("difference_mean", "difference_low", "difference_high", "p", "beats"),
 ]
-TEACHER, BASELINE = "teacher", "dmd2"
+BASELINE = "dmd2"
 CERTAIN = 0.05  # of p
 NOT_JUDGED = "-"
 

@@ -5,21 +5,20 @@ A page says what a record says: no mean, interval, count or verdict is typed by 
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pdmd.config.claims import Claim
 from pdmd.errors import UserError
 from pdmd.files.storage import reading, write_text
-from pdmd.metrics.intervals import Paired, mean_interval, paired
-from pdmd.metrics.ranges import ANY, metric_range
-from pdmd.report.claims import RECORDED, claims_table, evidence
+from pdmd.metrics.intervals import mean_interval
+from pdmd.metrics.ranges import metric_range
+from pdmd.report.claims import RECORDED, claims_table, evidence, read_recorded
 from pdmd.report.looks import look
-from pdmd.report.tables import cell, markdown
+from pdmd.report.tables import cell, markdown, plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,17 +37,11 @@ class Record:
 
     def __init__(self, docs: Path, claims: Sequence[Claim]):
         self.docs, self.registry = docs, claims
-        self.scores = cache(self._scores)
-        self.decided = cache(self._decided)
+        self.seeds = cache(self._seeds)
 
-    def _scores(self, where: str) -> pd.DataFrame:
-        import pandas as pd
-
-        path = self.docs / where / RECORDED
-        with reading(path, "a record of scores"):
-            return pd.read_csv(path)
-
-    def _decided(self) -> pd.DataFrame:
+    @cached_property
+    def decided(self) -> pd.DataFrame:
+        """The ledger: a row a claim, by its id."""
         found = [evidence(claim, self.docs) for claim in self.registry]
         return claims_table(self.registry, found).set_index("id")
 
@@ -56,42 +49,31 @@ class Record:
         """Whether a part's scenario was recorded."""
         return (self.docs / where / RECORDED).exists()
 
-    def seeds(self, where: str, metric: str, method: str) -> Mapping[int, float]:
+    def _seeds(self, where: str, metric: str, method: str) -> Mapping[int, float]:
         """A metric of a method by seed. Raises UserError for what the record lacks."""
-        frame = self.scores(where)
-        rows = frame[frame["method"] == method]
-        if rows.empty or metric not in frame.columns:
-            raise UserError(f"{self.docs / where}: {metric} of {method}: expected it on record")
-        pairs = zip(rows["seed"], rows[metric], strict=True)
-        return {int(seed): float(value) for seed, value in pairs}
+        path = self.docs / where / RECORDED
+        values = read_recorded(path, method, metric)
+        if not values:
+            raise UserError(f"{path}: {method}: expected it on record")
+        return values
 
     def value(self, where: str, metric: str, method: str) -> str:
         """Mean and 95% interval over seeds."""
         values = list(self.seeds(where, metric, method).values())
         return cell(*mean_interval(values, metric_range(metric)))
 
-    def contrast(self, where: str, metric: str, weights: Mapping[str, float]) -> Paired:
-        """The paired test of a weighted sum of methods, by seed."""
+    def off(self, where: str, metric: str, weights: Mapping[str, float]) -> str:
+        """A weighted sum of methods by seed, its 95% interval: how far a prediction was off."""
         columns = {method: self.seeds(where, metric, method) for method in weights}
         seeds = sorted(set.intersection(*(set(column) for column in columns.values())))
         sums = [sum(weights[name] * columns[name][seed] for name in weights) for seed in seeds]
-        return paired(sums, ANY)
-
-    def difference(self, where: str, metric: str, method: str, other: str) -> str:
-        """Mean difference by seed, its 95% interval."""
-        test = self.contrast(where, metric, {method: 1.0, other: -1.0})
-        return cell(test.mean, test.low, test.high)
-
-    def off(self, where: str, metric: str, weights: Mapping[str, float]) -> str:
-        """A weighted sum of methods, its 95% interval: how far a prediction was off."""
-        test = self.contrast(where, metric, weights)
-        return cell(test.mean, test.low, test.high)
+        return cell(*mean_interval(sums))
 
     def table(self, where: str, methods: Sequence[str] | None, metrics: Sequence[str]) -> str:
         """A row a method as Markdown; all methods where none is named."""
         import pandas as pd
 
-        names = methods or list(dict.fromkeys(self.scores(where)["method"]))
+        names = methods or methods_of(self.docs / where / RECORDED)
         rows = [
             {"method": f"`{name}` {_called(name)}", "n": len(self.seeds(where, metrics[0], name))}
             | {metric: self.value(where, metric, name) for metric in metrics}
@@ -103,7 +85,7 @@ class Record:
         """The claims of some parts, as Markdown: what was registered, and what came out."""
         import pandas as pd
 
-        table = self.decided()
+        table = self.decided
         rows = table[table["part"].isin(parts)] if parts else table
         shown = [
             {
@@ -113,22 +95,12 @@ class Record:
                 f" `{row['against']}`{_allowance(row)}",
                 "n": row["n"],
                 "difference": cell(row["effect_mean"], row["effect_low"], row["effect_high"]),
-                "p (Holm)": "-" if math.isnan(row["p_holm"]) else f"{row['p_holm']:.2g}",
+                "p (Holm)": plain("p_holm", row["p_holm"]),
                 "verdict": f"**{row['verdict']}**",
             }
             for _, row in rows.iterrows()
         ]
         return markdown(pd.DataFrame(shown))
-
-    def verdict(self, name: str) -> str:
-        """A claim's verdict in a word."""
-        return str(self._row(name)["verdict"])
-
-    def effect(self, name: str) -> str:
-        """A claim's mean difference and interval, with its corrected p."""
-        row = self._row(name)
-        p = "-" if math.isnan(row["p_holm"]) else f"{row['p_holm']:.2g}"
-        return f"{cell(row['effect_mean'], row['effect_low'], row['effect_high'])}, p = {p}"
 
     def lines(self, *names: str) -> str:
         """A list of claims, each with its verdict and numbers."""
@@ -138,33 +110,24 @@ class Record:
         )
 
     def _numbers(self, row: Any) -> str:
+        """A claim's metric, mean difference and interval, corrected p, scenario and seeds."""
         if not row["n"]:
             return ""
-        return f"`{row['metric']}` {self.effect(row.name)} ({row['scenario']}, {row['n']} seeds)"
+        effect = cell(row["effect_mean"], row["effect_low"], row["effect_high"])
+        p = plain("p_holm", row["p_holm"])
+        return f"`{row['metric']}` {effect}, p = {p} ({row['scenario']}, {row['n']} seeds)"
 
     def count(self, verdict: str) -> int:
         """How many claims have a verdict."""
-        return Counter(self.decided()["verdict"])[verdict]
+        return Counter(self.decided["verdict"])[verdict]
 
     def _row(self, name: str) -> Any:
-        table = self.decided()
-        if name not in table.index:
+        if name not in self.decided.index:
             raise UserError(f"claim {name}: expected one of the registry")
-        return table.loc[name]
+        return self.decided.loc[name]
 
 
-FUNCTIONS = (
-    "has",
-    "value",
-    "difference",
-    "off",
-    "table",
-    "claims",
-    "verdict",
-    "effect",
-    "lines",
-    "count",
-)
+FUNCTIONS = ("has", "off", "table", "claims", "lines", "count")  # that templates call
 WORDS = {"less": "below", "greater": "above", "nearer": "nearer to the teacher than"}
 
 
@@ -173,6 +136,14 @@ def _allowance(row: Any) -> str:
     if row["slack"]:
         return f", but for {row['slack']:g}"
     return f" by {row['margin']:g}" if row["margin"] else ""
+
+
+def methods_of(path: Path) -> list[str]:
+    """The methods of a record of scores, in its order. Raises UserError."""
+    import pandas as pd
+
+    with reading(path, "a record of scores"):
+        return list(dict.fromkeys(pd.read_csv(path)["method"]))
 
 
 def _called(method: str) -> str:
@@ -194,11 +165,14 @@ def rendered(template: Path, record: Record) -> str:
 
 
 def pages(root: Path, record: Record) -> dict[Path, str]:
-    """Path -> text of every page with numbers on record, as it should be.
+    """Path -> text of all that is made of the record, as it should be.
 
-    A page with markers has its template between them; another is its template as a whole.
+    That is the ledger of claims beside it, and pages: one with markers has its template between
+    them; another is its template as a whole.
     """
-    found = {}
+    ledger = record.docs / "claims"
+    table = record.decided.reset_index().to_csv(index=False, float_format="%.6g")
+    found = {ledger.with_suffix(".csv"): table, ledger.with_suffix(".md"): record.claims()}
     for name, page in TEMPLATES.items():
         text = rendered(root / "docs" / "templates" / name, record)
         path = root / page
@@ -214,14 +188,6 @@ def pages(root: Path, record: Record) -> dict[Path, str]:
 
 
 def write_pages(root: Path, record: Record) -> None:
-    """Write every page anew, all or none. Raises UserError."""
+    """Write all that is made of the record, once all of it can be. Raises UserError."""
     for path, text in pages(root, record).items():
         write_text(path, text)
-
-
-def write_decided(record: Record) -> None:
-    """Write the ledger of claims beside the record that decides it, as CSV and Markdown."""
-    table = record.decided().reset_index()
-    path = record.docs / "claims"
-    write_text(path.with_suffix(".csv"), table.to_csv(index=False, float_format="%.6g"))
-    write_text(path.with_suffix(".md"), record.claims())

@@ -141,11 +141,11 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
                     f"{cell} (n={count})" if 0 < count < n else cell for cell, count, n in counts
                 ]
         elif not column.endswith(("_low", "_high")) and not _counts(frame, column):
-            columns[column] = [_plain(column, value) for value in frame[column]]
+            columns[column] = [plain(column, value) for value in frame[column]]
     return pd.DataFrame(columns)
 
 
-def _plain(column: str, value: Any) -> str:
+def plain(column: str, value: Any) -> str:
     """A value that has no interval; of a p, NaN is none."""
     if column not in ("p", "p_holm"):
         return str(value)

@@ -28,6 +28,7 @@ from pdmd.objectives import full_like_time
 from pdmd.stages.outputs import MEASURED, measure_reads
 from pdmd.stages.sample import CHUNK
 from pdmd.stages.stage import BASE_SEED, Stage, prepare
+from pdmd.starts import slices
 from pdmd.streams import Stream
 from pdmd.training.cost import Cost, peak_memory_mb
 from pdmd.training.world import ALONE, World
@@ -52,8 +53,7 @@ class Fine:
         """The velocity of (N, ...) rows at one time, some rows after others."""
         rows = max(1, CHUNK // math.prod(x.shape[1:]))
         parts = []
-        for first in range(0, len(x), rows):
-            part = slice(first, first + rows)
+        for part in slices(len(x), rows):
             given = x[part]
             parts.append(self.velocity(given, full_like_time(t, given), take(condition, part)))
         return torch.cat(parts)
@@ -138,8 +138,7 @@ def by_sample(
     noise = stream.normal(spec.samples, stage.space.shape)
     index = stage.data.prompts(stream, spec.samples)
     parts = []
-    for first in range(0, len(noise), at_once):
-        part = slice(first, first + at_once)
+    for part in slices(len(noise), at_once):
         condition = stage.conditions.values(None if index is None else index[part])
         parts.append(measured(noise[part], condition))
     return world.gather(torch.cat(parts), spec.samples)

@@ -49,8 +49,13 @@ def real():
     )
 
 
-def test_every_page_is_what_the_record_says():
-    for path, text in pages(REPOSITORY, real()).items():
+def test_every_page_is_what_the_record_says(monkeypatch):
+    """So is the ledger, in whose column of files the record has its own path."""
+    monkeypatch.chdir(REPOSITORY)
+    registry = read_claims(Path("config/claims.yaml"))
+    found = pages(Path(), Record(Path("docs/record"), registry))
+    assert {"README.md", "results.md", "claims.csv", "claims.md"} == {path.name for path in found}
+    for path, text in found.items():
         assert path.read_text() == text, f"{path}: `pdmd record --pages` fills it anew"
 
 
@@ -77,9 +82,10 @@ def test_no_interval_of_a_result_is_typed_into_readme():
 
 def test_numbers_are_those_of_the_seeds(record, tmp_path):
     where = "'science/grid/mixture2d', 'tv'"
-    text = text_of("{{ value(" + where + ", 'dmd2') }}", record, tmp_path)
-    assert text == "0.410 [0.385, 0.435]\n"
-    text = text_of("{{ difference(" + where + ", 'phased2', 'dmd2') }}", record, tmp_path)
+    text = text_of("{{ table('science/grid/mixture2d', None, ['tv']) }}", record, tmp_path)
+    assert "0.410 [0.385, 0.435]" in text
+    difference = "{'phased2': 1, 'dmd2': -1}"
+    text = text_of("{{ off(" + where + ", " + difference + ") }}", record, tmp_path)
     assert text == "-0.300 [-0.325, -0.275]\n"
     middle = "{'half': 1, 'phased2': -0.5, 'dmd2': -0.5}"
     text = text_of("{{ off(" + where + ", " + middle + ") }}", record, tmp_path)
@@ -96,10 +102,10 @@ def test_a_claim_says_its_verdict_and_numbers(record, tmp_path):
 @pytest.mark.parametrize(
     "template",
     [
-        "{{ value('science/grid/mixture2d', 'tv', 'dmd3') }}",
-        "{{ value('science/grid/mixture2d', 'energy', 'dmd2') }}",
-        "{{ value('science/other/mixture2d', 'tv', 'dmd2') }}",
-        "{{ verdict('odd') }}",
+        "{{ table('science/grid/mixture2d', ['dmd3'], ['tv']) }}",
+        "{{ table('science/grid/mixture2d', ['dmd2'], ['energy']) }}",
+        "{{ table('science/other/mixture2d', None, ['tv']) }}",
+        "{{ lines('odd') }}",
         "{{ nothing }}",
         "{{ open",
     ],

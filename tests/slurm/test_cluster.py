@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, environment_of, parents_by_pid
+from cluster import PATIENCE, Cluster, environment_of, parents_by_pid
 
 
 def alive(mark: str) -> bool:
@@ -100,7 +100,7 @@ def test_a_dead_node_loses_all_at_once_and_its_job_is_requeued(
     cluster.run("scancel", other)
     begin = time.monotonic()
     cluster.kill_node("n1")
-    cluster.wait(lambda: not alive(mark), 2, "nothing of the job lives")
+    cluster.wait(lambda: not alive(mark), 2 / PATIENCE, "nothing of the job lives")  # at once
     with cluster.impatient():
         cluster.wait(lambda: starts.read_text() == "n1\nn2\n", 60, "the job runs on n2")
     print(f"on the other node after {time.monotonic() - begin:.1f} s")
