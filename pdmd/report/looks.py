@@ -76,24 +76,43 @@ LOOKS = {
     "unbiased": Look("unbiased on (.5, 1], Eq. 13", BLUE, "s", "--"),
     "biased": Look("biased on (.5, 1]", PURPLE, "^", ":"),
 }
-_SPARE = [
+_TAKEN = {(shown.colour, shown.marker) for shown in LOOKS.values()}
+_SPARE = [  # filled markers, that none above has
     Look("", colour, marker, "--")
-    for marker in (">", "H", "8", "1")
+    for marker in (">", "H", "8", "<", "d", "h")
     for colour in (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
+    if (colour, marker) not in _TAKEN
 ]
 
 
 _labels: dict[str, str] = {}  # of methods of overlays
+_places: dict[str, int] = {}  # of those of them whose spare look another has
 
 
 def name_methods(runs: Iterable[Run]) -> None:
-    """Call methods by the labels that their runs give, in what is drawn from now on."""
-    _labels.update({run.method: run.label for run in runs if run.label is not None})
+    """Call methods by the labels that their runs give, in what is drawn from now on.
+
+    Of methods that would share a spare look, later ones have the next that is free.
+    """
+    used: set[int] = set()
+    for run in runs:
+        if run.label is not None:
+            _labels[run.method] = run.label
+        if run.method in LOOKS:
+            continue
+        first = _place(run.method)
+        order = [(first + i) % len(_SPARE) for i in range(len(_SPARE))]
+        _places[run.method] = next((place for place in order if place not in used), first)
+        used.add(_places[run.method])
 
 
 def look(method: str) -> Look:
-    """The look of a method; a new name gets a spare one that depends on the name alone."""
+    """The look of a method; a new name gets a spare one, by itself by the name alone."""
     if method in LOOKS:
         return LOOKS[method]
-    spare = _SPARE[sum(method.encode()) % len(_SPARE)]
+    spare = _SPARE[_places.get(method, _place(method))]
     return Look(_labels.get(method, method), spare.colour, spare.marker, spare.dash)
+
+
+def _place(method: str) -> int:
+    return sum(method.encode()) % len(_SPARE)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from pdmd.files.storage import read_json, save_tensors, write_json, write_text
 from pdmd.metrics.intervals import mean_interval
 from pdmd.models.base import Space
 from pdmd.models.build import build
+from pdmd.report import looks
 from pdmd.report.figures import draw_figures, results, style
 from pdmd.report.looks import LOOKS, look
 from pdmd.report.registry import figures_from
@@ -325,6 +327,16 @@ def test_an_unknown_method_has_a_stable_look_that_no_known_one_has() -> None:
     assert found.label == "never-seen"
     for name in ("never-seen", "phased8", "dmd-new", "x"):
         assert collisions(LOOKS | {name: look(name)}) == 0
+
+
+def test_methods_of_one_overlay_do_not_share_a_spare_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of anagrams the names alone give one look."""
+    names = ["dmd-abc", "dmd-bca", "dmd-cab"]
+    assert collisions({name: look(name) for name in names}) == 2  # control
+    for kept in ("_labels", "_places"):
+        monkeypatch.setattr(looks, kept, {})
+    looks.name_methods([SimpleNamespace(method=name, label=None) for name in names])  # type: ignore[misc]
+    assert collisions(LOOKS | {name: look(name) for name in names}) == 0
 
 
 def test_every_table_and_figure_has_a_caption() -> None:
