@@ -81,13 +81,21 @@ def clip_cosines(name: str, pictures: Tensor, texts: Sequence[str]) -> Tensor:
     if len(texts) != len(pictures):
         raise UserError(f"clip: {len(texts)} texts: expected {len(pictures)}, one a picture")
     model = load_clip(name)
-    size, context = model.visual.input_resolution, model.context_length
-    image = torch.cat([model.encode_image(prepare(p, size)) for p in pictures.split(CHUNK)])
+    context, image = model.context_length, clip_features(name, pictures)
     distinct = list(dict.fromkeys(texts))
     text = model.encode_text(tokenize(distinct, context_length=context, truncate=True))
     where = {words: row for row, words in enumerate(distinct)}
     of_rows = text[[where[words] for words in texts]]
     return _cosines(image, of_rows)
+
+
+@torch.no_grad()
+def clip_features(name: str, pictures: Tensor) -> Tensor:
+    """CLIP's features of pictures (N, 3, H, W) in [-1, 1], (N, E); name: as of clip_cosines."""
+    model = load_clip(name)
+    size = model.visual.input_resolution
+    parts = [model.encode_image(prepare(part, size)) for part in pictures.split(CHUNK)]
+    return torch.cat(parts).float()
 
 
 def score_of_features(image: Tensor, text: Tensor) -> float:

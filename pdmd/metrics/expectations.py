@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pdmd.metrics import checks
 from pdmd.metrics.alignment import score_of_features
+from pdmd.metrics.consistency import DIMENSIONS
 from pdmd.metrics.damages import (
     Samples,
     backwards,
@@ -82,6 +83,7 @@ PICTURE_RULES = (
 )
 
 VIDEO = ("fvd", "kvd")
+CONSISTENT = ("subject_consistency", "background_consistency")
 AMOUNT = ("flow", "dynamic", "speed")
 CLIP_RULES = (
     Rule(IDENTITY, (*VIDEO, *AMOUNT, "speed_w1", "control", "entropy"), "stays", "no damage"),
@@ -103,6 +105,13 @@ CLIP_RULES = (
     Rule("one mode", (*VIDEO, "speed_w1"), "rises", "one motion a prompt is left"),
     Rule("one mode", ("entropy",), "falls", "one motion a prompt is left"),
     Rule("one mode", ("control",), "stays", "each clip by itself is right"),
+    Rule(IDENTITY, DIMENSIONS, "stays", "no damage"),
+    Rule("still", DIMENSIONS, "rises", "no frame differs from another"),
+    Rule("half speed", ("temporal_flicker", *CONSISTENT), "rises", "every second frame repeats"),
+    Rule("half speed", ("motion_smoothness",), "falls", "every second frame stands still"),
+    Rule("shuffled", DIMENSIONS, "falls", "objects leap"),
+    Rule("reversed", DIMENSIONS, "stays", "neighbours are the same"),
+    Rule("noise", DIMENSIONS, "falls", "each frame's noise is its own"),
     Rule("collapse", VIDEO, "rises", "a few clips a prompt are left"),
     Rule("collapse", ("entropy",), "falls", "a few clips a prompt are left"),
     Rule("collapse", ("control",), "stays", "each clip by itself is right"),
@@ -159,6 +168,7 @@ def clip_plan(
     i3d: Callable[[Tensor], tuple[Tensor, Tensor]],
     directions: Sequence[tuple[float, float]],
     speeds: Sequence[float],
+    steadiness: Features | None = None,
 ) -> Plan:
     """What is validated on clips of moving objects, (N, 3, T, H, W).
 
@@ -166,6 +176,7 @@ def clip_plan(
         i3d: -> logits (N, CLASSES) and pooled features (N, D).
         directions, speeds: known motions, px a frame; a clip's mode is its direction's number times
             the number of speeds, plus its speed's number.
+        steadiness: -> (N, 4), the dimensions of VBench.
     """
     features: dict[str, Features] = {
         "i3d": lambda clips: torch.cat(i3d(clips), 1),
@@ -190,6 +201,9 @@ def clip_plan(
         "control": lambda x, ref: float((motions(x) == x.mode).double().mean()),
         "entropy": lambda x, ref: _entropy(motions(x), x.prompt, count),
     }
+    if steadiness is not None:
+        features["steadiness"] = steadiness
+        metrics |= {name: partial(_steady, column=i) for i, name in enumerate(DIMENSIONS)}
     transforms = {
         "still": still,
         "half speed": half_speed,
@@ -199,6 +213,10 @@ def clip_plan(
     }
     selections = {"one mode": one_mode, "collapse": collapse}
     return Plan(features, metrics, transforms, selections, CLIP_RULES)
+
+
+def _steady(x: Samples, _: Samples, column: int) -> float:
+    return float(x.features["steadiness"][:, column].mean())
 
 
 def _kernel(x: Tensor, reference: Tensor, metric: str) -> float:

@@ -36,20 +36,35 @@ def mixture_metrics(x: Tensor, mixture: GaussianMixture, reference: Tensor) -> S
     checks.same_width("modes", x, mixture.means)
     if mixture.std <= 0:
         raise UserError(f"modes: std of the mixture: {mixture.std}: expected more than 0")
-    nearest, mode = distances(x.double(), mixture.means).min(1)
-    inside = nearest < INLIER_RADIUS * mixture.std
-    counts = torch.bincount(mode[inside], minlength=len(mixture.means)).double()
-    any_inside = float(counts.sum()) > 0
-    shares = counts / counts.sum().clamp_min(1)
+    inside, mode, shares = mode_shares(x, mixture)
+    any_inside = bool(inside.any())
     weights = mixture.weights.double()
     return {
         "inliers": float(inside.double().mean()),
-        "modes_covered": float((shares > COVERED_SHARE * weights).sum()),
+        "modes_covered": float(covered(shares, mixture).sum()),
         "effective_modes": float(torch.special.entr(shares).sum().exp()) if any_inside else 0.0,
         "tv": float((shares - weights).abs().sum() / 2) if any_inside else 1.0,
         "spread": _spread(x[inside].double(), mode[inside], mixture),
         "energy": energy_distance(x[:ENERGY_SAMPLES], reference[:ENERGY_SAMPLES]),
     }
+
+
+def mode_shares(x: Tensor, mixture: GaussianMixture) -> tuple[Tensor, Tensor, Tensor]:
+    """What samples (N, D) have of M modes.
+
+    Returns:
+        which are inliers, (N,); their nearest modes, (N,); shares of the modes among the inliers,
+        (M,), 0 of none.
+    """
+    nearest, mode = distances(x.double(), mixture.means).min(1)
+    inside = nearest < INLIER_RADIUS * mixture.std
+    counts = torch.bincount(mode[inside], minlength=len(mixture.means)).double()
+    return inside, mode, counts / counts.sum().clamp_min(1)
+
+
+def covered(shares: Tensor, mixture: GaussianMixture) -> Tensor:
+    """Which modes, (M,), have more than a fifth of their true weight."""
+    return shares > COVERED_SHARE * mixture.weights.double()
 
 
 def _spread(x: Tensor, mode: Tensor, mixture: GaussianMixture) -> float | None:

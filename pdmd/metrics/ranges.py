@@ -22,6 +22,8 @@ RANGES: dict[str, Range] = {
     **dict.fromkeys(("tv", "tv_fine", "tv_coarse", "tv_free"), SHARE),
     **dict.fromkeys(("entropy", "entropy_fine", "entropy_coarse", "entropy_free"), SHARE),
     **dict.fromkeys(("dynamic", "control", "control_camera"), SHARE),
+    **dict.fromkeys(("temporal_flicker", "motion_smoothness"), SHARE),
+    **dict.fromkeys(("subject_consistency", "background_consistency"), SHARE),
     **dict.fromkeys(("cosine", "feature_cosine", "cosine_pixels", "cosine_uncentred"), (-1.0, 1.0)),
     **dict.fromkeys(("modes_covered", "effective_modes", "modes_fine", "modes_coarse"), SIZE),
     **dict.fromkeys(("modes_free", "density", "spread", "lpips"), SIZE),
@@ -51,6 +53,8 @@ DIRECTIONS: dict[str, Direction] = {
     **dict.fromkeys(("speed_w1", "speed_w1_teacher"), "lower"),
     **dict.fromkeys(("velocity_rmse", "relative_error", "trajectory_rmse"), "lower"),
     **dict.fromkeys(("density", "spread", "flow", "dynamic", "speed"), "nearer"),
+    **dict.fromkeys(("temporal_flicker", "motion_smoothness"), "nearer"),  # a still clip has most
+    **dict.fromkeys(("subject_consistency", "background_consistency"), "nearer"),
 }
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pdmd.config.claims import Claim
 from pdmd.errors import UserError
 from pdmd.files.storage import reading, write_text
+from pdmd.metrics.components import components
 from pdmd.metrics.intervals import mean_interval
 from pdmd.metrics.ranges import metric_range
 from pdmd.report.claims import RECORDED, claims_table, evidence, read_recorded
@@ -68,6 +70,28 @@ class Record:
         seeds = sorted(set.intersection(*(set(column) for column in columns.values())))
         sums = [sum(weights[name] * columns[name][seed] for name in weights) for seed in seeds]
         return cell(*mean_interval(sums))
+
+    def components(
+        self, where: str, metrics: Sequence[str], cell: str, factors: Mapping[str, Sequence[str]]
+    ) -> str:
+        """Shares of metrics' spread that factors of an experiment make, as Markdown.
+
+        Args:
+            cell: a method's name with the factors' names in braces; factors: name -> its levels.
+        """
+        import numpy as np
+        import pandas as pd
+
+        methods = [
+            cell.format(**dict(zip(factors, levels, strict=True)))
+            for levels in product(*factors.values())
+        ]
+        shape, rows = [len(levels) for levels in factors.values()], []
+        for metric in metrics:
+            cells = [list(self.seeds(where, metric, method).values()) for method in methods]
+            shares = components(np.array(cells).reshape(*shape, -1), list(factors))
+            rows.append({"metric": f"`{metric}`"} | {k: f"{v:.0%}" for k, v in shares.items()})
+        return markdown(pd.DataFrame(rows))
 
     def table(self, where: str, methods: Sequence[str] | None, metrics: Sequence[str]) -> str:
         """A row a method as Markdown; all methods where none is named."""
@@ -127,7 +151,7 @@ class Record:
         return self.decided.loc[name]
 
 
-FUNCTIONS = ("has", "off", "table", "claims", "lines", "count")  # that templates call
+FUNCTIONS = ("has", "off", "components", "table", "claims", "lines", "count")  # that templates call
 WORDS = {"less": "below", "greater": "above", "nearer": "nearer to the teacher than"}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pdmd.errors import UserError
@@ -11,11 +11,12 @@ from pdmd.report.claims import RECORDED
 from pdmd.report.reading import read_scores
 from pdmd.scenarios.kind import kinds
 
+CAPTIONS = Path(__file__).resolve().parents[2] / "workflow" / "report"
 DRAWN = {"", "science/mixture", "science/emoji", "science/moving"}  # parts with figures
 
 
-def keep_record(results: Path, docs: Path) -> None:
-    """Copy tables and figures to docs/record, with every seed's scores.
+def keep_record(results: Path, docs: Path, captions: Path = CAPTIONS) -> None:
+    """Copy tables, figures with their captions, and every seed's scores to docs/record.
 
     What of <results> itself and of the parts below <results>/science is not there stays as it was
     recorded, and so does everything if one file of the results is refused.
@@ -26,7 +27,8 @@ def keep_record(results: Path, docs: Path) -> None:
     made: dict[str, object] = {}
     files: dict[Path, bytes] = {}
     for part in parts(results):
-        origins = _scenarios(results / part, docs / part, part in DRAWN, files)
+        of_figures = captions if part in DRAWN else None
+        origins = _scenarios(results / part, docs / part, of_figures, files)
         origins |= _validations(results / part, docs / part, files)
         made |= {str(Path(part, name)): origin for name, origin in origins.items()}
     if not made:
@@ -53,10 +55,12 @@ def _origin(provenance: Path) -> dict[str, object]:
 
 
 def _scenarios(
-    results: Path, docs: Path, figures: bool, files: dict[Path, bytes]
+    results: Path, docs: Path, captions: Path | None, files: dict[Path, bytes]
 ) -> dict[str, object]:
     """Note in `files`, target -> content, every scenario's tables, scores, and perhaps figures.
 
+    Args:
+        captions: the folder of figures' captions; None leaves figures out.
     Returns:
         scenario -> what made them.
     """
@@ -67,12 +71,25 @@ def _scenarios(
         with reading(provenance, "the provenance of a scenario's tables"):
             kind = read_json(provenance)["config"]["data"]["kind"]
             brings = kinds()[kind]
-            tables, drawn = brings.tables, brings.figures if figures else []
+            tables, drawn = brings.tables, list(brings.figures) if captions else []
         sources = [folder / f"{name}.csv" for name in tables]
         sources += [folder.parent / "figures" / f"{name}.png" for name in drawn]
         files |= {docs / scenario / source.name: _content(source) for source in sources}
         files[docs / scenario / RECORDED] = scores_of(folder.parent)
+        if captions:
+            files[docs / scenario / "figures.md"] = _captioned(scenario, drawn, captions).encode()
     return made
+
+
+def _captioned(scenario: str, figures: Sequence[str], captions: Path) -> str:
+    """A page of a scenario's figures, each with its caption."""
+    parts = [f"# Figures of `{scenario}`"]
+    for name in figures:
+        path = captions / f"{name}.rst"
+        with reading(path, "the caption of a figure"):
+            text = path.read_text(encoding="utf-8").replace("``", "`").strip()
+        parts.append(f"![{name}]({name}.png)\n\n{text}")
+    return "\n\n".join(parts) + "\n"
 
 
 def scores_of(scenario: Path) -> bytes:

@@ -156,7 +156,7 @@ def networks(
         world: the processes that share out rows for features, and their devices.
     """
     from pdmd.metrics import frozen
-    from pdmd.metrics.alignment import clip_cosines
+    from pdmd.metrics.alignment import clip_cosines, clip_features
     from pdmd.metrics.diversity import lpips_pairwise
 
     path = wanted.clip_weights(str(root))
@@ -165,6 +165,7 @@ def networks(
         "features": over_processes(frozen.features(wanted.features, world.device), world),
         "lpips": lambda x, condition: lpips_pairwise(frozen.lpips().pairwise, x, condition),
         "clip": lambda x, condition: clip_cosines(path, x, [texts[i] for i in condition.tolist()]),
+        "clip_image": lambda x: clip_features(path, x),
     }
     of_kind = kind.networks(wanted, world.device)
     return every | {

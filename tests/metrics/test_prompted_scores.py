@@ -65,7 +65,8 @@ def clips(network):
     labels |= {name: torch.zeros(n).long() for name in ("direction", "speed", "camera")}
     networks = {"features": Network(), "lpips": lambda *_: 0.0, "clip": aligned}
     networks |= {"i3d": lambda x: torch.cat([network(x), network(x).repeat(1, 70)], 1)}
-    networks["flow"] = lambda x: torch.zeros(len(x), FRAMES - 1, 2, PX, PX)
+    networks["flow"] = lambda x: torch.zeros(len(x), x.shape[2] - 1, 2, PX, PX)
+    networks["clip_image"] = lambda x: x.flatten(1)[:, :6]
     judge = Judge({"object": 1, "scene": 1}).eval()
     condition = torch.arange(3).repeat_interleave(EACH)
     metrics = MovingMetrics(

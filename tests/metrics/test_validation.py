@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pdmd.errors import UserError
+from pdmd.metrics.consistency import DIMENSIONS, steadiness
 from pdmd.metrics.damages import (
     FEW,
     Samples,
@@ -17,6 +18,7 @@ from pdmd.metrics.damages import (
     still,
 )
 from pdmd.metrics.expectations import clip_plan, picture_plan
+from pdmd.metrics.motion import opencv_flow
 from pdmd.metrics.ranges import metric_range
 from pdmd.metrics.validation import (
     IDENTITY,
@@ -253,6 +255,11 @@ def test_the_table_is_written_as_every_other(table, tmp_path):
 # ---- clips
 
 
+def coarse_frames(frames):
+    """(N, 48): what stands in for a network's features."""
+    return torch.nn.functional.adaptive_avg_pool2d(frames + 1, 4).flatten(1)
+
+
 @pytest.fixture(scope="module")
 def clip_table():
     clips, known = moving.object_clips(480, 16, Stream([0], 0, "validation"))
@@ -265,7 +272,10 @@ def clip_table():
         features = torch.cat([pooled, 5 * change], 1)
         return features[:, :1].expand(-1, 400) + 0, features
 
-    plan = clip_plan(i3d, list(moving.DIRECTIONS.values()), moving.speeds_of(16))
+    def steady(x):  # coarse features of frames instead of the networks'
+        return steadiness(x, opencv_flow, coarse_frames, coarse_frames)
+
+    plan = clip_plan(i3d, list(moving.DIRECTIONS.values()), moving.speeds_of(16), steady)
     table = validate(clips.float() / 127.5 - 1, prompt, mode, plan, splits=3)
     return table.set_index(["damage", "metric"])
 
@@ -274,6 +284,15 @@ def test_still_and_slow_clips_are_seen_by_every_measure_of_motion(clip_table):
     for damage in ("still", "half speed"):
         for metric in ("flow", "speed", "speed_w1", "control", "kvd"):
             assert clip_table.loc[(damage, metric), "ordered"] == "yes", (damage, metric)
+
+
+def test_steadiness_sees_stillness_leaps_and_noise(clip_table):
+    for metric in DIMENSIONS:
+        for damage in ("still", "shuffled", "noise"):
+            assert clip_table.loc[(damage, metric), "ordered"] == "yes", (damage, metric)
+    assert clip_table.loc[("half speed", "motion_smoothness"), "ordered"] == "yes"
+    still = clip_table.loc[("still", "temporal_flicker")]
+    assert still["damaged_mean"] == 1 > still["real_mean"]  # so that most is not best
 
 
 def test_reversal_is_seen_by_control_and_not_by_the_amount_of_motion(clip_table):

@@ -299,7 +299,7 @@ def test_digits_stand_in_rows_by_class() -> None:
 def test_many_methods_stand_in_even_bands(blocks: int, shape: tuple[int, int]) -> None:
     from pdmd.scenarios.emoji.figures import in_bands
 
-    assert in_bands(blocks) == shape
+    assert in_bands(blocks, 6) == shape
 
 
 def collisions(looks: dict[str, Any]) -> int:
@@ -356,3 +356,35 @@ def test_one_seed_has_a_mean_and_no_interval() -> None:
     assert mean == 0.5
     assert low != low
     assert high != high
+
+
+def test_where_there_is_no_room_for_all_the_papers_methods_are_shown_in_the_tables_order() -> None:
+    from pdmd.report.figures.selected import selected
+
+    names = ["teacher", "teacher4-even", "teacher4-shift3", "extra", "dmd2", "phased4", "phased2"]
+    runs = [SimpleNamespace(method=name) for name in names]
+
+    def chosen(most: int) -> list[str]:
+        return [run.method for run in selected(runs, most)]  # type: ignore[arg-type]
+
+    assert chosen(3) == ["teacher", "dmd2", "phased2"]
+    assert chosen(5) == ["teacher", "teacher4-shift3", "dmd2", "phased4", "phased2"]
+    assert chosen(9) == names
+
+
+def test_a_mode_without_samples_is_filled_and_others_are_not(scenario: Scenario) -> None:
+    from pdmd.data.sources import build_mixture
+    from pdmd.scenarios.mixture2d.figures import LOST, draw_modes
+
+    (config,) = scenario("mixture2d", [1], ["dmd2"])
+    run = read_run(config)
+    means = build_mixture(run.data).means.float()
+
+    def filled(x: torch.Tensor) -> int:
+        ax = style.new_figure(2, 2).subplots()
+        draw_modes(ax, run, x)
+        return sum(bool(colour[3]) for colour in ax.collections[0].get_facecolors())  # type: ignore[attr-defined]
+
+    assert LOST.startswith("#")
+    assert filled(means.repeat(4, 1)) == 0
+    assert filled(means[3:].repeat(4, 1)) == 3

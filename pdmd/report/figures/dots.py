@@ -23,7 +23,9 @@ def dots(runs: Sequence[Run], names: Sequence[str]) -> Figure:
     figure = new_figure(TEXT, 0.21 * len(values) + 0.55)
     axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for ax, name in zip(axes, names, strict=True):
-        column = {method: [seed[name] for seed in seeds] for method, seeds in values.items()}
+        column = {
+            method: [seed.get(name, math.nan) for seed in seeds] for method, seeds in values.items()
+        }
         draw_column(ax, column, metric_range(name, runs[0].data))
         ax.set_xlabel(LABELS[name])
         ax.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10], min_n_ticks=2))

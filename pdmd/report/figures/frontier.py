@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from pdmd.config.sections import Run
 from pdmd.metrics.intervals import mean_interval
 from pdmd.metrics.ranges import DIRECTIONS, Range, ranges
 from pdmd.report.figures.results import frontiers, trained
+from pdmd.report.figures.selected import selected
 from pdmd.report.figures.style import (
+    FAINT,
     LABELS,
     TEXT,
     legend,
@@ -24,12 +28,17 @@ from pdmd.report.figures.style import (
 from pdmd.report.reading import read_metrics
 from pdmd.report.tables import compared_at
 
+MOST = 8  # methods
+START: dict[str, Any] = {"marker": "o", "markersize": 4.5, "markerfacecolor": "white"}
+
 
 def frontier(runs: Sequence[Run], names: Sequence[str]) -> Figure:
     """A column a measure of diversity; better is up and to the right in all of them.
 
-    One-step students go their own way, so a second row leaves them out.
+    One-step students go their own way, so a second row leaves them out. Of many methods the
+    paper's are shown.
     """
+    runs = selected(runs, MOST)
     several = [run for run in runs if run.student.steps > 1]
     rows = [runs] if len(several) in (0, len(runs)) else [runs, several]
     figure = new_figure(TEXT, 0.5 + 2.5 * len(rows))
@@ -38,7 +47,8 @@ def frontier(runs: Sequence[Run], names: Sequence[str]) -> Figure:
         for ax, name in zip(row, names, strict=True):
             draw_panel(ax, shown, name)
     letter(list(axes.flat))
-    legend(figure, runs)
+    ring = Line2D([], [], label="before the last phase", linestyle="none", color=FAINT, **START)
+    legend(figure, runs, [ring])
     return figure
 
 
@@ -57,16 +67,15 @@ def draw_panel(ax: Axes, runs: Sequence[Run], name: str) -> None:
 
 
 def draw_training(ax: Axes, run: Run, x: str, y: str) -> None:
-    """The path of the mean over seeds from a dot on, and faintly of every seed."""
+    """The path of the mean over seeds, a dot a snapshot, from a ring on."""
     import pandas as pd
 
-    seeds, style = frontiers(run, [x, y]), line_of(run.method)
+    style = line_of(run.method)
     # where a metric is undefined for a seed, a mean over the others would not be comparable
-    mean = pd.concat(seeds)[["step", x, y]].groupby("step").mean(skipna=False)
-    for seed in seeds:
-        ax.plot(seed[x], seed[y], color=style["color"], linewidth=0.5, alpha=0.25)
-    ax.plot(mean[x], mean[y], **style)
-    ax.plot(mean[x].iloc[0], mean[y].iloc[0], ".", color=style["color"])
+    every = pd.concat(frontiers(run, [x, y]))
+    mean = every[["step", x, y]].groupby("step").mean(skipna=False)
+    ax.plot(mean[x], mean[y], **style, marker=".", markersize=2.5)
+    ax.plot(mean[x].iloc[0], mean[y].iloc[0], color=style["color"], zorder=3, **START)
 
 
 def draw_end(

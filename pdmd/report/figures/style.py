@@ -55,7 +55,8 @@ METADATA: dict[str, dict[str, None]] = {
     "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
 }
 
-# Axis labels; an arrow points to what is better, a bare label has no better side.
+# Axis labels; an arrow points to what is better, a bare label has no better side: samples of a
+# prompt that are less alike than the teacher's are no better than its own.
 LABELS = {
     "inliers": "inliers ↑",
     "modes_covered": "modes covered ↑",
@@ -65,11 +66,11 @@ LABELS = {
     "energy": "energy distance ↓",
     "coverage": "coverage ↑",
     "density": "density",
-    "cosine": "pairwise cosine ↓",
+    "cosine": "pairwise cosine",
     "accuracy": "accuracy ↑",
     "kid": "kernel distance ↓",
-    "lpips": "pairwise LPIPS ↑",
-    "vendi": "Vendi score ↑",
+    "lpips": "pairwise LPIPS",
+    "vendi": "Vendi score",
     "entropy_coarse": "mode entropy ↑",
     "entropy_free": "motion entropy ↑",
     "speed": "speed, px a frame",
@@ -77,10 +78,12 @@ LABELS = {
     "control": "motion as told ↑",
     "control_camera": "camera as told ↑",
     "kvd": "kernel video distance ↓",
+    "kid_teacher": "KID to the teacher ↓",
+    "kvd_teacher": "KVD to the teacher ↓",
     "velocity_rmse": "RMSE of the velocity ↓",
     "trajectory_rmse": "RMSE of the trajectories ↓",
     "fake_loss": "fake loss",
-    "relative_lag": "fake lag / fake loss",
+    "relative_lag": "fake lag / its loss",
     "generator_gradient_norm": "generator gradient norm",
     "sample_std": "std. of samples",
 }
@@ -124,14 +127,15 @@ def marker_of(method: str, size: float = 5) -> dict[str, Any]:
     return {"color": shown.colour, "marker": shown.marker, "markersize": size, **edge}
 
 
-def legend(figure: Figure, runs: Sequence[Run]) -> None:
-    """One legend below all panels, in the order of the tables."""
+def legend(figure: Figure, runs: Sequence[Run], more: Sequence[Line2D] = ()) -> None:
+    """One legend below all panels, in the order of the tables; more: handles after the methods'."""
     handles = []
     for run in runs:
         method = run.method
         dash = look(method).dash if run.kind != "teacher" else "none"
         style = marker_of(method) | {"linestyle": dash}
         handles.append(Line2D([], [], label=look(method).label, **style))
+    handles += more
     longest = max(len(str(handle.get_label())) for handle in handles)
     most = min(5, int(TEXT / (HANDLE + LETTER * longest)))
     columns = math.ceil(len(handles) / math.ceil(len(handles) / most))

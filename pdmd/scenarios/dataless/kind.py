@@ -17,10 +17,15 @@ if TYPE_CHECKING:
 
 SIDE = 16  # px that a side is a multiple of: two latents of 8 px
 DIVERSITY, MOTION = ["cosine_uncentred", "lpips", "vendi"], ["flow", "dynamic"]
+STEADINESS = [
+    *("temporal_flicker", "motion_smoothness"),
+    *("subject_consistency", "background_consistency"),
+]
 LEAST_SAMPLES = 4  # two halves of two, for kernel distances
-METRICS = {  # the paper's Tables 3 and 2
+METRICS = {  # the paper's Tables 3, 2, 4 and 5
     "diversity": (DIVERSITY, "diversity within a prompt"),
     "motion": (MOTION, "motion of clips"),
+    "steadiness": (STEADINESS, "steadiness over time, by VBench's formulas"),
     "fidelity": (
         ["fid_teacher", "kid_teacher", "fvd_teacher", "kvd_teacher", "clip"],
         "distance to the teacher's samples, alignment",
@@ -130,7 +135,7 @@ KIND = Kind(
     needs=needs,
     evaluate=frozenset({"samples", "size"}),
     may_evaluate=frozenset({"beside", "networks", "previews"}),
-    tables=["diversity", "motion", "fidelity", "differences", "runs"],
+    tables=["diversity", "motion", "steadiness", "fidelity", "differences", "runs"],
     figures={"samples": ("decoded", "prompts"), "training": ("training",)},
     metrics=lambda: METRICS,
     frozen=Frozen(features=features, scores=scores),

@@ -12,8 +12,9 @@ from torch.nn import functional
 from pdmd.config.catalogue import LEAST
 from pdmd.config.sections import Networks
 from pdmd.metrics import checks, frozen
-from pdmd.metrics.alignment import load_clip, score_of_features
+from pdmd.metrics.alignment import clip_features, load_clip, score_of_features
 from pdmd.metrics.checks import Scores
+from pdmd.metrics.consistency import DIMENSIONS, FEWEST, steadiness
 from pdmd.metrics.diversity import lpips_pairwise, vendi_score, within_prompt
 from pdmd.metrics.fidelity import frechet_distance, kernel_distance
 from pdmd.metrics.motion import dynamic_degree, mean_flow
@@ -37,7 +38,8 @@ def features(
             of everything, where the small CLIP is that does for want of another.
     Returns:
         seen (1, D) and picture (1, 3, h, w) of the middle frame, clip_image and clip_text (1, E);
-        of clips flow (1,) px a frame, dynamic (1,) 0 or 1, i3d (1, 400 + pooled).
+        of clips flow (1,) px a frame, dynamic (1,) 0 or 1, i3d (1, 400 + pooled) and,
+        of three frames or more, steadiness (1, 4).
     """
     clip = pictures.float() / 127.5 - 1
     middle = clip[:, :, clip.shape[2] // 2]
@@ -48,13 +50,27 @@ def features(
         "clip_image": image,
         "clip_text": texts,
     }
-    return found | (_motion(clip, wanted, device) if clip.shape[2] > 1 else {})
+    if clip.shape[2] == 1:
+        return found
+    return found | _motion(clip, wanted, str(results), device)
 
 
-def _motion(clip: Tensor, wanted: Networks, device: torch.device) -> dict[str, Tensor]:
-    flow = frozen.flow(wanted.flow)
-    thinned = clip[:, :, ::EVERY]
-    return {
+def _motion(
+    clip: Tensor, wanted: Networks, results: str, device: torch.device
+) -> dict[str, Tensor]:
+    flow, seen = frozen.flow(wanted.flow), frozen.features(wanted.features, device)
+    weights = wanted.clip_weights(results)
+
+    def subject(frames: Tensor) -> Tensor:
+        return seen(frames.to(device)).cpu()  # type: ignore[no-any-return]
+
+    def background(frames: Tensor) -> Tensor:
+        return clip_features(weights, frames)
+
+    thinned, steady = clip[:, :, ::EVERY], {}
+    if clip.shape[2] >= FEWEST:
+        steady = {"steadiness": steadiness(clip, flow, subject, background)}
+    return steady | {
         "flow": mean_flow(flow(clip)),
         "dynamic": dynamic_degree(flow(thinned), FPS).float(),
         "i3d": torch.cat(frozen.i3d().to(device)(clip.to(device)), 1).cpu(),
@@ -90,12 +106,14 @@ def scores(
     Returns:
         cosine_uncentred: mean pairwise cosine within a prompt (the paper's DINOv3 column, with that
             network); lpips, vendi: of the same. None where a prompt has fewer than 8 samples.
-        flow, dynamic: the paper's OF and dynamic degree; None of pictures.
+        flow, dynamic: the paper's OF and dynamic degree; and the dimensions of metrics/consistency:
+            None of pictures.
         fid_teacher, kid_teacher, fvd_teacher, kvd_teacher: to the teacher's samples, of features
             `seen` and of I3D; not of its own. Without their ends: to real data, where there are.
         clip: 100 max(cosine, 0) of CLIP's, mean over samples.
     """
-    every: Scores = dict.fromkeys(("cosine_uncentred", "lpips", "vendi", "flow", "dynamic"))
+    names = ("cosine_uncentred", "lpips", "vendi", "flow", "dynamic", *DIMENSIONS)
+    every: Scores = dict.fromkeys(names)
     seen = features["seen"]
     counts = torch.bincount(condition)
     if int(counts[counts > 0].min()) >= LEAST:
@@ -107,6 +125,9 @@ def scores(
     for name in ("flow", "dynamic"):
         if name in features:
             every[name] = checks.mean(features[name])
+    if "steadiness" in features:
+        means = features["steadiness"].double().mean(0).tolist()
+        every |= dict(zip(DIMENSIONS, means, strict=True))
     every["clip"] = score_of_features(features["clip_image"], features["clip_text"])
     known = features if teacher is None else teacher
     real = {name.removeprefix(REAL): one for name, one in known.items() if name.startswith(REAL)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,26 +18,24 @@ from pdmd.files.storage import load_tensors
 from pdmd.report.figures import frontier as frontiers
 from pdmd.report.figures.dots import dots
 from pdmd.report.figures.results import decoded_of, trained
+from pdmd.report.figures.selected import selected
 from pdmd.report.figures.style import TEXT, new_figure
 from pdmd.report.figures.training import training as training
 from pdmd.report.looks import look
 from pdmd.stages.decode import decoded
 
 EACH = 4  # samples of a prompt beside one another: the seeds of the paper's Fig. 6
-VARIANTS = ("both", "first alone", "early second", "early first", "teacher first")
+VARIANTS = ("both", "first alone", "early second", "early first", "teacher first", "teacher second")
 STRIDE = 3  # beyond even steps through the prompts
-ABREAST, TITLE = 6, 16  # methods in a band, letters in a line of their titles
+METHODS, ABREAST, TITLE = 6, 3, 16  # that are shown, in a band; letters in a line of titles
 LABELLED = 1.0  # inches that the names of rows take
-SHOWN = {"coarse": 4, "fine": 6}  # prompts of each kind
+SHOWN = {"coarse": 3, "fine": 3}  # prompts of each kind
 
 
 def samples(runs: Sequence[Run]) -> Figure:
-    """A row a prompt, a block of columns a method; one place holds one noise in every block.
-
-    Many methods stand in several bands.
-    """
+    """A row a prompt, a block of columns a method; one place holds one noise in every block."""
     prompts = read_prompts(Paths(runs[0]).data("prompts.json"))
-    blocks, rows = [], None
+    runs, blocks, rows = selected(runs, METHODS), [], None
     for run in runs:
         drawn = decoded_of(run, run.seeds[0])
         if rows is None:
@@ -50,7 +47,7 @@ def samples(runs: Sequence[Run]) -> Figure:
     figure = new_figure(TEXT, bands * height)
     axes = figure.subplots(bands, columns, squeeze=False)
     for ax, run, block in zip(axes.flat, runs, blocks, strict=False):
-        draw_block(ax, block, textwrap.fill(look(run.method).label, TITLE))
+        draw_block(ax, block, look(run.method).label)
     for ax in axes.flat[len(runs) :]:
         ax.set_visible(False)
     for ax in axes[:, 0]:
@@ -58,9 +55,9 @@ def samples(runs: Sequence[Run]) -> Figure:
     return figure
 
 
-def in_bands(blocks: int) -> tuple[int, int]:
-    """The fewest bands of at most ABREAST blocks, and the columns that fill them evenly."""
-    bands = math.ceil(blocks / ABREAST)
+def in_bands(blocks: int, abreast: int = ABREAST) -> tuple[int, int]:
+    """The fewest bands of at most so many blocks, and the columns that fill them evenly."""
+    bands = math.ceil(blocks / abreast)
     return bands, math.ceil(blocks / bands)
 
 
@@ -145,5 +142,5 @@ def frontier(runs: Sequence[Run]) -> Figure:
 
 
 def diversity(runs: Sequence[Run]) -> Figure:
-    """Diversity and fidelity of every method."""
-    return dots(runs, ["cosine", "lpips", "coverage", "kid", "accuracy"])
+    """Diversity of every method, distance to the teacher's samples, and accuracy."""
+    return dots(runs, ["cosine", "lpips", "coverage", "kid_teacher", "accuracy"])

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from pdmd.config.paths import Paths
 from pdmd.config.sections import Run
 from pdmd.data.sources import build_mixture
-from pdmd.metrics.modes import INLIER_RADIUS
+from pdmd.metrics.intervals import mean_interval
+from pdmd.metrics.modes import INLIER_RADIUS, covered, mode_shares
 from pdmd.report.figures import frontier as frontiers
 from pdmd.report.figures.dots import dots
 from pdmd.report.figures.results import first_samples
@@ -23,36 +26,46 @@ from pdmd.report.reading import read_scores
 
 SHOWN = 4000  # samples in a panel
 LIMIT = 2.5
+ABREAST, TITLE = 4, 26  # panels in a row, letters in a line of their titles
+LOST = "#F6C9A8"  # fills the circle of a mode that is not covered
 
 
 def samples(runs: Sequence[Run]) -> Figure:
-    """The first seed's samples of every method over the true modes."""
-    rows = math.ceil(len(runs) / 5)
+    """The first seed's samples of every method over the true modes, those that it lost filled."""
+    rows = math.ceil(len(runs) / ABREAST)
     columns = math.ceil(len(runs) / rows)
-    figure = new_figure(TEXT, rows * (TEXT / columns + 0.33))
+    titles = [textwrap.wrap(look(run.method).label, TITLE) for run in runs]
+    lines = max(map(len, titles)) + 1
+    figure = new_figure(TEXT, rows * (TEXT / columns + 0.14 * lines + 0.08))
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for ax in axes:
         ax.set_axis_off()
-    for ax, run in zip(axes, runs, strict=False):
-        draw_modes(ax, run)
-        x = first_samples(run)["x"][:SHOWN]
+    for ax, run, title in zip(axes, runs, titles, strict=False):
+        x = first_samples(run)["x"]
+        draw_modes(ax, run, x)
+        some = x[:SHOWN]
         colour = look(run.method).colour
-        ax.scatter(x[:, 0], x[:, 1], s=1.0, color=colour, alpha=0.5, linewidths=0, rasterized=True)
-        path = Paths(run).seed(run.seeds[0], "metrics.json")
-        metrics = read_scores(path, ["inliers", "modes_covered"])
-        modes = f"{metrics['modes_covered']:.0f}/{len(build_mixture(run.data).means)} modes"
-        score = f"{100 * metrics['inliers']:.1f}% inliers, {modes}"
-        ax.set_title(look(run.method).label, pad=12)
-        ax.text(0.5, 1.02, score, transform=ax.transAxes, ha="center", fontsize=7.5)
+        ax.scatter(some[:, 0], some[:, 1], s=1.5, color=colour, linewidths=0, rasterized=True)
+        ax.set_title("\n".join([*title, _of_all_seeds(run)]), fontsize=7.5, linespacing=1.1)
         ax.set(xlim=(-LIMIT, LIMIT), ylim=(-LIMIT, LIMIT), aspect="equal")
     return figure
 
 
-def draw_modes(ax: Axes, run: Run) -> None:
-    """A circle round every true mode: what lies in it is an inlier."""
+def _of_all_seeds(run: Run) -> str:
+    """Inliers and modes covered, means over seeds."""
+    names = ["inliers", "modes_covered"]
+    scores = [read_scores(Paths(run).seed(seed, "metrics.json"), names) for seed in run.seeds]
+    inliers, covered = (mean_interval([seed[name] for seed in scores])[0] for name in names)
+    return f"{100 * inliers:.1f}% inliers, {covered:.3g}/{len(build_mixture(run.data).means)} modes"
+
+
+def draw_modes(ax: Axes, run: Run, x: Tensor) -> None:
+    """A circle round every true mode, filled if samples x do not cover it: inliers lie in it."""
     mixture = build_mixture(run.data)
+    lost = ~covered(mode_shares(x, mixture)[2], mixture)
     size = [2 * INLIER_RADIUS * mixture.std] * len(mixture.means)
-    style = {"facecolors": "none", "edgecolors": FAINT, "linewidths": 0.5, "zorder": 0}
+    fills = [LOST if one else "none" for one in lost.tolist()]
+    style = {"facecolors": fills, "edgecolors": FAINT, "linewidths": 0.5, "zorder": 0}
     where = {"offsets": mixture.means.numpy(), "offset_transform": ax.transData}
     ax.add_collection(EllipseCollection(size, size, [0] * len(size), units="xy", **where, **style))
 

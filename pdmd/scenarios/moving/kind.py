@@ -28,6 +28,13 @@ METRICS = {  # the paper's Table 2 (optical flow, dynamic degree, FID, FVD), and
         "motion and its control",
     ),
     "diversity": (["cosine", "lpips", "vendi", "coverage"], "diversity within a prompt"),
+    "steadiness": (  # the paper's Tables 4 and 5
+        [
+            *("temporal_flicker", "motion_smoothness"),
+            *("subject_consistency", "background_consistency"),
+        ],
+        "steadiness over time, by VBench's formulas",
+    ),
     "fidelity": (
         ["fvd_teacher", "kvd_teacher", "fvd", "kvd", "density", "accuracy", "clip"],
         "distance to held-out pictures and to the teacher's, alignment",
@@ -100,8 +107,11 @@ def networks(wanted: Networks, device: Any) -> dict[str, Any]:
 
 def validated(pictures: Mapping[str, Tensor], x: Tensor, root: Path) -> pd.DataFrame:
     """What each metric does on held-out clips with known damage."""
+    from pdmd.metrics.alignment import clip_features
+    from pdmd.metrics.consistency import steadiness
     from pdmd.metrics.expectations import clip_plan
-    from pdmd.metrics.frozen import i3d
+    from pdmd.metrics.frozen import i3d, lite0
+    from pdmd.metrics.motion import opencv_flow
     from pdmd.metrics.validation import validate
     from pdmd.scenarios.moving.clips import DIRECTIONS, speeds_of
 
@@ -109,7 +119,13 @@ def validated(pictures: Mapping[str, Tensor], x: Tensor, root: Path) -> pd.DataF
     rows = ((subject >= 0) & (subject < VALIDATED)).nonzero().flatten()
     known = list(DIRECTIONS.values()), speeds_of(x.shape[-1])
     mode = pictures["heldout_direction"] * len(known[1]) + pictures["heldout_speed"]
-    return validate(x[rows], subject[rows], mode[rows], clip_plan(i3d(), *known))
+    weights = str(root / "clip" / "small_clip.pt")
+
+    def steady(clips: Tensor) -> Tensor:
+        return steadiness(clips, opencv_flow, lite0(), lambda x: clip_features(weights, x))
+
+    plan = clip_plan(i3d(), *known, steady)
+    return validate(x[rows], subject[rows], mode[rows], plan)
 
 
 KIND = Kind(
@@ -119,7 +135,16 @@ KIND = Kind(
     evaluate=frozenset({"samples", "frontier_samples", "neighbours", "video_samples"}),
     may_evaluate=frozenset({"beside", "networks"}),
     tables=[
-        *("motion", "diversity", "fidelity", "recovered", "differences", "equal_fidelity", "exits"),
+        *(
+            "motion",
+            "diversity",
+            "steadiness",
+            "fidelity",
+            "recovered",
+            "differences",
+            "equal_fidelity",
+            "exits",
+        ),
         *("strata", "experts", "runs"),
     ],
     figures={

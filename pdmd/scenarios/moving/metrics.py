@@ -14,6 +14,7 @@ from pdmd.data.prompts import Prompt
 from pdmd.metrics import checks
 from pdmd.metrics.alignment import score_of_cosines
 from pdmd.metrics.checks import Scores
+from pdmd.metrics.consistency import DIMENSIONS, steadiness
 from pdmd.metrics.distances import centre_of
 from pdmd.metrics.diversity import mode_shares, vendi_score, within_prompt
 from pdmd.metrics.fidelity import frechet_distance, kernel_distance
@@ -47,8 +48,8 @@ class MovingMetrics(PromptedMetrics):
     """Scores of clips drawn from free, stated and camera prompts.
 
     Attributes:
-        networks: features, lpips, clip, flow, i3d.
-        fvd_clips: how many clips go through I3D.
+        networks: features, lpips, clip, clip_image, flow, i3d.
+        fvd_clips: how many clips go through I3D, and frame by frame through others.
     """
 
     fvd_clips: int = 64
@@ -213,8 +214,10 @@ class MovingMetrics(PromptedMetrics):
         return scores | {"clip": score_of_cosines(aligned)}
 
     def features(self, clips: Reference) -> Tensor:
-        """(M, D) features of I3D, and beside them those of last frames, made once."""
+        """(M, D) features of I3D, made once, and beside them what else costs much."""
         self._ends(clips, CENTRED_ON if clips is self.real else len(clips.x))
+        if clips is not self.real:
+            self._steadiness(clips)
         return self._i3d(clips)
 
     def _ends(self, clips: Reference, count: int) -> Tensor:
@@ -225,12 +228,24 @@ class MovingMetrics(PromptedMetrics):
         rows = spread_rows(len(clips.x), self.fvd_clips)
         return clips.by("i3d", self.networks["i3d"], clips.x[rows])
 
+    def _steadiness(self, clips: Reference) -> Tensor:
+        """(M, 4) dimensions of VBench, of the clips that I3D sees."""
+        flow, subject, background = map(self.networks.get, ("flow", "features", "clip_image"))
+
+        def network(x: Tensor) -> Tensor:
+            return steadiness(x, flow, subject, background)
+
+        return clips.by("steadiness", network, clips.x[spread_rows(len(clips.x), self.fvd_clips)])
+
     @torch.no_grad()
     def distances(self, own: Reference) -> Scores:
         """fvd, kvd: Frechet distance of I3D logits, kernel distance of pooled I3D features, to
-        held-out clips; fvd_teacher, kvd_teacher: to the teacher's, as in the paper.
+        held-out clips; fvd_teacher, kvd_teacher: to the teacher's, as in the paper. Of the same
+        clips temporal_flicker, motion_smoothness, subject_consistency, background_consistency.
         """
-        features, distances = self._i3d(own), Scores()
+        features = self._i3d(own)
+        means = self._steadiness(own).double().mean(0).tolist()
+        distances: Scores = dict(zip(DIMENSIONS, means, strict=True))
         others = {"": self.real} | ({} if self.teacher is None else {"_teacher": self.teacher})
         for suffix, other in others.items():
             fvd, kvd, theirs = f"fvd{suffix}", f"kvd{suffix}", self._i3d(other)
