@@ -361,7 +361,8 @@ def test_one_seed_has_a_mean_and_no_interval() -> None:
 def test_where_there_is_no_room_for_all_the_papers_methods_are_shown_in_the_tables_order() -> None:
     from pdmd.report.figures.selected import selected
 
-    names = ["teacher", "teacher4-even", "teacher4-shift3", "extra", "dmd2", "phased4", "phased2"]
+    names = ["teacher", "teacher4-even", "teacher4-shift3", "dmd2", "phased4", "phased2"]
+    names += ["teacher-again", "extra"]
     runs = [SimpleNamespace(method=name) for name in names]
 
     def chosen(most: int) -> list[str]:
@@ -369,6 +370,7 @@ def test_where_there_is_no_room_for_all_the_papers_methods_are_shown_in_the_tabl
 
     assert chosen(3) == ["teacher", "dmd2", "phased2"]
     assert chosen(5) == ["teacher", "teacher4-shift3", "dmd2", "phased4", "phased2"]
+    assert chosen(7) == [name for name in names if name != "teacher-again"]
     assert chosen(9) == names
 
 
