@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from pdmd.config.typed import build
 from pdmd.data.prompts import NULL, heldout
+from pdmd.report.figures.style import new_figure
 from pdmd.scenarios.moving.clips import (
     ABSENT,
     CAMERAS,
@@ -27,6 +28,7 @@ from pdmd.scenarios.moving.clips import (
     speeds_of,
     windows,
 )
+from pdmd.scenarios.moving.figures import draw_strips, path_of
 from pdmd.scenarios.moving.kind import Moving, stratum
 from pdmd.streams import Stream
 
@@ -251,3 +253,36 @@ def test_strata_are_of_what_moves_and_how():
         assert all(word in prompt.text for prompt in strata.pop(name)), name
     assert {prompt.kind for prompt in strata.pop("object-free")} == {"free"}
     assert not strata
+
+
+def test_a_path_follows_the_object_and_a_pan_and_stays_where_nothing_moves():
+    clips, labels = object_clips(6, 24, Stream([0], 0, "paths"))
+    moves = list(DIRECTIONS.values())
+    for i, clip in enumerate(clips.float() / 127.5 - 1):
+        across, down = moves[labels["direction"][i]]
+        wanted = torch.tensor([across, down]) * speeds_of(24)[labels["speed"][i]] * (FRAMES - 1)
+        found = torch.from_numpy(path_of(clip, camera=False))
+        assert found.shape == (FRAMES, 2)
+        assert found[0].eq(0).all()
+        assert (found[-1] - wanted).norm() < 0.15 * wanted.norm() + 0.5
+        assert (found[-1] + wanted).norm() > wanted.norm()  # the control: the other way
+        still = clip[:, :1].expand(-1, FRAMES, -1, -1)
+        assert abs(path_of(still, camera=False)).max() < 0.01
+    seen, labels = camera_clips(8, 24, Stream([0], 0, "paths"))
+    for clip, camera in zip(seen.float() / 127.5 - 1, labels["camera"], strict=True):
+        end = torch.from_numpy(path_of(clip, camera=True))[-1]
+        across, down, zoom = list(CAMERAS.values())[camera]
+        if zoom == 0:
+            assert (end * torch.tensor([across, down], dtype=end.dtype)).sum() > 3 * PAN * 24
+
+
+def test_strips_show_a_row_a_method_and_its_path():
+    clips, _ = object_clips(2, 24, Stream([0], 0, "strips"))
+    shown = {"teacher": clips[0].float() / 127.5 - 1, "dmd2": clips[1].float() / 127.5 - 1}
+    ax = new_figure(3, 2).subplots()
+    draw_strips(ax, shown, next(p for p in prompts() if p.kind == "free"))
+    height, width = ax.images[0].get_array().shape[:2]
+    assert (height, width) == (2 * 25, FRAMES * 25 + 24)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["teacher", "DMD2 (SGTS)"]
+    paths = [line for line in ax.lines if len(line.get_xdata()) == FRAMES]
+    assert [int(line.get_ydata()[0]) // 25 for line in paths] == [0, 1]  # each in its own row

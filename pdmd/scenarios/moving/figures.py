@@ -40,11 +40,21 @@ from pdmd.scenarios.moving.clips import speeds_of
 from pdmd.stages.decode import decoded
 
 NAMED = 0.95  # inches that the names of methods take beside a block
-SHOWN = {"free": 2, "stated": 2, "camera": 2}  # prompts of each kind
+OBJECTS, CAMERAS = {"free": 2, "stated": 2}, {"camera": 4}  # prompts of each kind
 METHODS, ABREAST = 3, 6  # in strips; panels of motion in a row
 
 
-def strips(runs: Sequence[Run]) -> Figure:
+def objects(runs: Sequence[Run]) -> Figure:
+    """Clips of objects that move as they like, or as told."""
+    return strips(runs, OBJECTS)
+
+
+def cameras(runs: Sequence[Run]) -> Figure:
+    """Clips of scenes under a moving camera."""
+    return strips(runs, CAMERAS)
+
+
+def strips(runs: Sequence[Run], wanted: dict[str, int]) -> Figure:
     """A block of rows a prompt, in it a row a method and a column a frame, all from one noise.
 
     Behind the frames stands the path that the motion between them has taken since the first.
@@ -56,7 +66,7 @@ def strips(runs: Sequence[Run]) -> Figure:
         conditions[run.method] = prompt_of(drawn["condition"])
         clips[run.method] = drawn["x"]
     first = next(iter(clips))
-    numbers = chosen(conditions[first], prompts, SHOWN)
+    numbers = chosen(conditions[first], prompts, wanted)
     columns = 2
     rows = math.ceil(len(numbers) / columns)
     height = (TEXT / columns - NAMED) / (clips[first].shape[2] + 1) * len(clips)

@@ -148,7 +148,8 @@ KIND = Kind(
         *("strata", "experts", "runs"),
     ],
     figures={
-        "strips": ("decoded", "prompts"),
+        "objects": ("decoded", "prompts"),
+        "cameras": ("decoded", "prompts"),
         "motion": ("every decoded", "prompts", "pictures"),
         "frontier": ("frontier", "metrics"),
         "diversity": ("metrics",),
