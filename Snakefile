@@ -28,6 +28,7 @@ include: "rules/sample.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
 include: "rules/claims.smk"
+include: "rules/paper.smk"
 
 
 rule all:
@@ -36,3 +37,4 @@ rule all:
     input:
         [path for scenario in experiment.scenarios for path in GRAPH.targets(scenario)],
         CLAIMED.files,
+        PAPER.every(),

@@ -297,6 +297,13 @@ def _claims(args: argparse.Namespace) -> None:
     write_claims(claims, args.results, args.output, there)
 
 
+def _paper(args: argparse.Namespace) -> None:
+    from pdmd.config.paper import read_paper
+    from pdmd.report.paper.make import make_paper
+
+    make_paper(read_paper(args.listed), args.scale, args.results, args.output, args.configs)
+
+
 def _report(args: argparse.Namespace) -> None:
     from pdmd.jobs.demo import make_report
 
@@ -393,6 +400,20 @@ def parser() -> argparse.ArgumentParser:
     claims.add_argument("--scores", type=Path, nargs="+", metavar="FILE", help=read)
     planned = "of the claims planned with: others are refused"
     claims.add_argument("--digest", dest="planned", metavar="DIGEST", help=planned)
+    paper = command("paper", _paper, "make the paper's tables and figures by number")
+    scale = "of the models (default: all that the results give)"
+    paper.add_argument("--scale", choices=("toy", "small", "tiny", "real"), help=scale)
+    listed = "what they are made of (default: config/paper.yaml)"
+    paper.add_argument(
+        "--listed", type=Path, default="config/paper.yaml", metavar="FILE", help=listed
+    )
+    paper.add_argument("--results", type=Path, default=Path("results"), help="what parts lie below")
+    folder = "folder of all scales (default: <results>/paper)"
+    paper.add_argument("--output", type=Path, metavar="FOLDER", help=folder)
+    configs = "of the methods to show (default: all that are in the results)"
+    paper.add_argument("--configs", type=_config, nargs="+", metavar="FILE", help=configs)
+    paper.set_defaults(part="paper")
+    _add_digest(paper)
     record = command(
         "record", _record, "keep finished runs in docs/record, and renew what is made of it"
     )
@@ -499,6 +520,8 @@ def _check_planned(args: argparse.Namespace) -> None:
 
     if "digest" in args:
         settings = args.config if "config" in args else args.configs
+        if settings is None:
+            return
         where = "--config" if "config" in args else "--configs"
         check_digest(settings, args.digest, where)
         part = "base" if args.part == "fit" and not args.seeds else args.part

@@ -6,14 +6,16 @@ from pdmd.files.code import drawing_code, scoring_code
 from pdmd.files.storage import fingerprint
 from pdmd.jobs.claimed import Claimed
 from pdmd.jobs.graph import classed, NOTHING, released, with_prompts, Graph
+from pdmd.jobs.papered import Papered
 from pdmd.jobs.resources import Requests, light
 from pdmd.stages import outputs
 
 GRAPH = Graph(experiment, CONFIGS)
 CLAIMED = Claimed(experiment)
+PAPER = Papered(GRAPH)
 REQUESTS = Requests(experiment)
 # What tables, figures and scores are made by: they are made again when it changes.
-DRAWN = ("tables", "figures", "claims")
+DRAWN = ("tables", "figures", "claims", "paper")
 CODE = {name: drawing_code(name) for name in DRAWN} | {"scores": scoring_code()}
 CONDA = str(Path(workflow.current_basedir) / ".." / "envs" / "pdmd.yaml")
 FIRST = 20  # the priority of what every method waits for

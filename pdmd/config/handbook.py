@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pdmd.config import claims, sections
+from pdmd.config import claims, paper, sections
 from pdmd.config.run import run_schema
 from pdmd.config.schema import partial
 from pdmd.config.scopes import PLACES
@@ -25,6 +25,7 @@ OTHER = {"top": sections.Settings, "codec": sections.Codec, "clip": sections.Cli
 OTHER |= {"lora": sections.Lora, "fake": sections.Fake, "networks": sections.Networks}
 OTHER |= {"balance": sections.Balance}
 OTHER |= {"renoise": sections.Renoise, "average": sections.Average, "claim": claims.Claim}
+OTHER |= {"artefact": paper.Artefact, "made": paper.Made, "published": paper.Published}
 
 
 def section(name: str) -> type:
@@ -129,10 +130,26 @@ def schemas() -> dict[str, Schema]:
     registry["properties"]["claims"]["items"] = described(schema(claims.Claim), claims.Claim)
     return {
         "claims": registry,
+        "paper": paper_schema_described(),
         "config": top,
         "scenario": scenario,
         "methods": {"type": "object", "additionalProperties": method},
     }
+
+
+def paper_schema_described() -> Schema:
+    """The schema of config/paper.yaml."""
+    whole = paper.paper_schema()
+    items = described(whole["properties"]["artefacts"]["items"], paper.Artefact)
+    for name, of in (
+        ("made", paper.Made),
+        ("absent", paper.Absent),
+        ("published", paper.Published),
+    ):
+        listed = items["properties"][name]
+        items["properties"][name] = {**listed, "items": described(listed["items"], of)}
+    whole["properties"]["artefacts"]["items"] = items
+    return whole
 
 
 def sections_of_a_run() -> Mapping[str, type]:

@@ -59,6 +59,7 @@ FEATURES = (*DECODING, "evaluate.video_samples?", "evaluate.networks?")
 SCORES = (*FEATURES, "evaluate.neighbours?", "evaluate.beside")
 FRONTIER = ("evaluate.frontier_samples", "evaluate.neighbours?", "evaluate.video_samples?")
 TABLE = ("kind", "title", "data", "student", "tables", "seeds")
+SETTINGS = ("teacher.steps", "teacher.guidance", "distill.updates", "distill.batch")  # Table 1
 GRID = ("teacher.steps", "teacher.shift", "teacher.grid?")  # of samples of a teacher
 # The same of a method's jobs, by its kind.
 JOBS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -68,6 +69,7 @@ JOBS: dict[str, dict[str, tuple[str, ...]]] = {
         "features": FEATURES,
         "score": SCORES,
         "table": (*TABLE, *GRID),
+        "paper": (*TABLE, *GRID),
     },
     "distill": {
         "bank": (*NETWORK, "student", "bank"),
@@ -78,11 +80,13 @@ JOBS: dict[str, dict[str, tuple[str, ...]]] = {
         "score": SCORES,
         "diagnostics": (*NETWORK, *TEACHING, "student", *FRONTIER),
         "table": TABLE,
+        "paper": (*TABLE, "model", *SETTINGS),
     },
     "fit": {
         "fit": (*NETWORK, "fit", "save"),
         "trajectories": (*NETWORK, "fit", "evaluate"),
         "table": TABLE,
+        "paper": TABLE,
     },
 }
 # What methods of released models have further. Without known content there are no diagnostics.

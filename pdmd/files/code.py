@@ -16,6 +16,7 @@ DRAWING = {
     "tables": ["report.tables"],
     "figures": ["report.figures", "scenarios"],
     "claims": ["report.claims"],
+    "paper": ["report.paper", "report.figures", "scenarios"],
 }
 SCORING = [
     "stages.score",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pdmd.config.claims import Claim
+from pdmd.config.paper import SCALES, artefacts
 from pdmd.errors import UserError
 from pdmd.files.storage import reading, write_text
 from pdmd.metrics.components import components
@@ -20,6 +21,8 @@ from pdmd.metrics.intervals import mean_interval
 from pdmd.metrics.ranges import metric_range
 from pdmd.report.claims import RECORDED, claims_table, evidence, read_recorded
 from pdmd.report.looks import look
+from pdmd.report.paper.documents import index, table_texts
+from pdmd.report.paper.scores import read_group, score_tables
 from pdmd.report.tables import cell, markdown, plain
 
 if TYPE_CHECKING:
@@ -191,12 +194,13 @@ def rendered(template: Path, record: Record) -> str:
 def pages(root: Path, record: Record) -> dict[Path, str]:
     """Path -> text of all that is made of the record, as it should be.
 
-    That is the ledger of claims beside it, and pages: one with markers has its template between
-    them; another is its template as a whole.
+    That is the ledger of claims beside it, the paper's tables, and pages: one with markers has its
+    template between them; another is its template as a whole.
     """
     ledger = record.docs / "claims"
     table = record.decided.reset_index().to_csv(index=False, float_format="%.6g")
     found = {ledger.with_suffix(".csv"): table, ledger.with_suffix(".md"): record.claims()}
+    found |= paper_pages(root, record.docs)
     for name, page in TEMPLATES.items():
         text = rendered(root / "docs" / "templates" / name, record)
         path = root / page
@@ -208,6 +212,27 @@ def pages(root: Path, record: Record) -> dict[Path, str]:
             found[path] = f"{head}{BEGIN}\n{text}{END}{tail}"
         else:
             found[path] = MADE.format(name=name) + text
+    return found
+
+
+def paper_pages(root: Path, docs: Path) -> dict[Path, str]:
+    """The paper's tables whose scores are on record, and an index of all that is, by scale."""
+    found: dict[Path, str] = {}
+    listed = artefacts(root)
+    for scale in SCALES:
+        folder, made = docs / "paper" / scale, []
+        for artefact in listed:
+            if (folder / f"{artefact.id}.png").exists():
+                made.append(artefact)
+            if artefact.kind == "scores":
+                groups = [read_group(docs, one) for one in artefact.at(scale)]
+                there = [group for group in groups if group is not None]
+                if there:
+                    made.append(artefact)
+                    texts = table_texts(artefact, *score_tables(artefact, there))
+                    found |= {folder / f"{artefact.id}.{end}": texts[end] for end in ("csv", "md")}
+        if made:
+            found[folder / "README.md"] = index(listed, scale, made, ("csv", "md"), ("png",))
     return found
 
 

@@ -14,7 +14,7 @@ from pdmd.config.paths import Paths
 from pdmd.config.sections import Run
 from pdmd.errors import UserError
 from pdmd.files.digests import check_recorded
-from pdmd.files.storage import read_json
+from pdmd.files.storage import read_json, reading
 from pdmd.stages.outputs import measured_costs
 
 if TYPE_CHECKING:
@@ -225,6 +225,24 @@ def _cell(path: Path, name: str, cell: str) -> float:
     if not math.isfinite(value):
         raise UserError(f"{path}: {name}: {_short(cell)}: {EXPECTED}")
     return value
+
+
+def read_every_recorded(path: Path) -> dict[str, dict[int, dict[str, float]]]:
+    """Method -> seed -> scores of a record of scores; NaN where one is undefined.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    import pandas as pd
+
+    every: dict[str, dict[int, dict[str, float]]] = {}
+    with reading(path, "a record of scores"):
+        frame = pd.read_csv(path)
+        names = [name for name in frame.columns if name not in ("method", "seed")]
+        for row in frame.to_dict("records"):
+            scores = {name: float(row[name]) for name in names}
+            every.setdefault(str(row["method"]), {})[int(row["seed"])] = scores
+    return every
 
 
 def read_jsonl(path: Path, names: Sequence[str] = ()) -> list[dict[str, Any]]:

@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pdmd.errors import UserError
+from pdmd.files.digests import OUTPUTS
 from pdmd.files.storage import read_json, reading, replacing, sha256, write_json, writing
 from pdmd.report.claims import RECORDED
 from pdmd.report.reading import read_scores
 from pdmd.scenarios.kind import kinds
+from pdmd.stages.outputs import PROVENANCE
 
+PAPER = "paper"  # the folder of its tables and figures
 CAPTIONS = Path(__file__).resolve().parents[2] / "workflow" / "report"
 DRAWN = {"", "science/mixture", "science/emoji", "science/moving"}  # parts with figures
 
@@ -30,6 +33,7 @@ def keep_record(results: Path, docs: Path, captions: Path = CAPTIONS) -> None:
         of_figures = captions if part in DRAWN else None
         origins = _scenarios(results / part, docs / part, of_figures, files)
         origins |= _validations(results / part, docs / part, files)
+        origins |= _paper(results / part / PAPER, docs / PAPER, files)
         made |= {str(Path(part, name)): origin for name, origin in origins.items()}
     if not made:
         raise UserError(f"{results}: no tables: expected a finished `make demo` or `make science`")
@@ -127,6 +131,18 @@ def _validations(results: Path, docs: Path, files: dict[Path, bytes]) -> dict[st
     return made
 
 
+def _paper(results: Path, docs: Path, files: dict[Path, bytes]) -> dict[str, object]:
+    """Note figures of the paper, whose tables are made of the record; returns what made them."""
+    made: dict[str, object] = {}
+    for record in sorted(results.glob(f"*/{PROVENANCE}")):
+        made[f"{PAPER}/{record.parent.name}"] = _origin(record)
+        with reading(record, "the provenance of the paper's tables and figures"):
+            names = list(read_json(record, dict)[OUTPUTS])
+        for name in [name for name in names if name.endswith(".png")]:
+            files[docs / record.parent.name / name] = _content(record.with_name(name))
+    return made
+
+
 def _content(source: Path) -> bytes:
     with reading(source, "a file of finished results"):
         return source.read_bytes()
@@ -137,8 +153,7 @@ def _write(files: Mapping[Path, bytes]) -> None:
     for target, content in files.items():
         with replacing(target) as beside:
             beside.write_bytes(content)
-    folders = {target.parent for target in files}
-    for folder in [one for one in folders if one.name != "metrics_validation"]:
+    for folder in {target.parent for target in files if target.name == RECORDED}:
         for path in {one for one in folder.iterdir() if one.is_file()} - files.keys():
             with writing(path):
                 path.unlink()

@@ -130,7 +130,8 @@ def table_reads(run: Run, name: str) -> list[str]:
 
 def figure_reads(run: Run, name: str) -> list[str]:
     """The names in READS of what one of a scenario's figures is drawn from."""
-    return list({**kind_of(run.data).figures, **FIGURES}[name])
+    kind = kind_of(run.data)
+    return list({**kind.figures, **kind.further, **FIGURES}[name])
 
 
 def figure_names(runs: Sequence[Run]) -> list[str]:

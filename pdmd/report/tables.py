@@ -181,6 +181,9 @@ LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "|": r"\textbar{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
     **{sign: rf"\{sign}" for sign in "#$%&_{}"},
 }
 
@@ -320,12 +323,12 @@ def recovered_table(runs: Sequence[Run]) -> pd.DataFrame:
     shares: dict[str, list[dict[str, float]]] = {
         "gap": [{name: t[name] - d[name] for name in names} for t, d in pairs]
     }
-    shown = [name for name in names if _is_sure([gap[name] for gap in shares["gap"]])]
+    shown = [name for name in names if is_sure([gap[name] for gap in shares["gap"]])]
     for method, seeds in metrics.items():
         if method in ("teacher", "dmd2"):
             continue
         shares[method] = [
-            {name: _share(scores[name], t[name], d[name]) for name in shown}
+            {name: closed(scores[name], t[name], d[name]) for name in shown}
             for scores, (t, d) in zip(seeds, pairs, strict=True)
         ]
     return interval_table(shares, names)
@@ -359,11 +362,12 @@ def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
     return interval_table(read_costs(runs), COST, ranges(COST))
 
 
-def _share(value: float, teacher: float, dmd2: float) -> float:
+def closed(value: float, teacher: float, dmd2: float) -> float:
+    """The share of the gap from DMD2 to the teacher that a value closes, NaN of no gap."""
     return (value - dmd2) / (teacher - dmd2) if teacher != dmd2 else math.nan
 
 
-def _is_sure(gaps: Sequence[float]) -> bool:
+def is_sure(gaps: Sequence[float]) -> bool:
     """Whether the gaps have a 95% interval, and it excludes 0."""
     _, low, high = mean_interval(gaps)
     return low > 0 or high < 0

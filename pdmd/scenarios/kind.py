@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -99,7 +99,7 @@ class Kind:
             known modes, by the data section;
         tables: names in the order of the report; metrics: table -> its metrics; figures: name ->
             what it is drawn from, names in report/registry.py; the function of that name in the
-            room's figures.py draws it;
+            room's figures.py draws it; further: the same of figures of the paper alone;
         recovered, equal, strata: metrics of the tables of those names;
         mixture: the exact law of the data, where it has one; classes, latent_size: of labelled
             latents, how many and how long;
@@ -119,6 +119,7 @@ class Kind:
     check: Callable[[Any, str], None] | None = None
     check_run: Callable[[Any, str], None] | None = None
     needs: Callable[[Any], Mapping[str, str]] = lambda run: {}
+    further: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     methods: tuple[str, ...] = ("teacher", "distill")
     prompts: int = 0
     fidelity: str | None = None

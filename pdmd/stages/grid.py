@@ -3,6 +3,7 @@ from the teacher's measured errors, into a file that a person can read."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +21,7 @@ from pdmd.errors import UserError
 from pdmd.files import provenance
 from pdmd.files.storage import read_json, reading, shown, write_json
 from pdmd.grids import Errors, best_grid, phase_ends, step_costs
-from pdmd.phases import step_grid
+from pdmd.phases import Phase, split_phases, step_grid
 from pdmd.stages.outputs import CHOSEN, RANGED, choice_reads
 
 DECIMALS, DIGITS = 4, 6  # of a chosen noise level, of a predicted error
@@ -186,3 +187,19 @@ def _predicted(measured: Measured, times: tuple[float, ...]) -> dict[str, Any]:
 
 def _short(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
+
+
+def student_phases(run: Run, ranges: Sequence[tuple[float, float]] | None) -> tuple[Phase, ...]:
+    """The phases of a student's step grid; ranges: of re-noising times, None as configured."""
+    plan, student = plan_of(run), run.student
+    return split_phases(
+        student.steps,
+        plan.boundaries,
+        student.shift,
+        student.interval,
+        student.margin,
+        run.model.boundary or 0.0,
+        student.renoise,
+        plan.times,
+        ranges,
+    )

@@ -32,10 +32,10 @@ from pdmd.models.build import Where, load_stacked, load_state, unstacker
 from pdmd.models.experts import Experts
 from pdmd.models.families import FAMILIES, Family, load_velocity
 from pdmd.models.source import check_manifest
-from pdmd.phases import Phase, split_phases
+from pdmd.phases import Phase
 from pdmd.roles import Role, Roles
 from pdmd.scenarios.kind import kind_of
-from pdmd.stages.grid import plan_of, ranges_of
+from pdmd.stages.grid import ranges_of, student_phases
 from pdmd.stages.outputs import PHASE, PROVENANCE
 from pdmd.streams import Stream
 from pdmd.training.checkpoint import alone
@@ -117,18 +117,7 @@ class Stage:
 
     def phases_within(self, ranges: Sequence[tuple[float, float]] | None) -> tuple[Phase, ...]:
         """The same with ranges of re-noising times; None: those that are configured."""
-        plan, student = plan_of(self.run), self.run.student
-        return split_phases(
-            student.steps,
-            plan.boundaries,
-            student.shift,
-            student.interval,
-            student.margin,
-            self.run.model.boundary or 0.0,
-            student.renoise,
-            plan.times,
-            ranges,
-        )
+        return student_phases(self.run, ranges)
 
     def phase(self, number: int, least: int = 1) -> Phase:
         """One phase by its number. Raises UserError for one that the method does not have."""

@@ -51,7 +51,7 @@ def jobs(names):
     [
         ({"evaluate": {"samples": 77}}, {"sample", "decode", "features", "score"}),
         ({"evaluate": {"frontier_samples": 77}}, {"diagnostics"}),
-        ({"tables": {"levels": [0.5]}}, {"table"}),
+        ({"tables": {"levels": [0.5]}}, {"table", "paper"}),
     ],
 )
 def test_how_samples_are_scored_changes_no_training(repository, settings, diff, concerned):
@@ -66,9 +66,9 @@ def test_how_samples_are_scored_changes_no_training(repository, settings, diff, 
         ({"classifier": {"updates": 9}}, {"classifier"}),
         ({"save": {"log_every": 10}}, {"base", "distill"}),
         ({"bank": {"rows": 64}}, {"bank"}),
-        ({"teacher": {"steps": 9}}, {"sample", "table"}),
-        ({"teacher": {"shift": 2.0}}, {"sample", "table"}),
-        ({"seeds": [1, 2, 3, 4, 5, 6]}, {"table"}),
+        ({"teacher": {"steps": 9}}, {"sample", "table", "paper"}),
+        ({"teacher": {"shift": 2.0}}, {"sample", "table", "paper"}),
+        ({"seeds": [1, 2, 3, 4, 5, 6]}, {"table", "paper"}),
         ({"fit": {"lr": 0.1}}, {"base"}),
     ],
 )
@@ -113,7 +113,7 @@ def test_an_ablation_is_lines_of_yaml_and_touches_no_other_method(checkout, sett
         f"phased3-biased/config/{job}.json"
         for job in [
             *("bank", "distill", "sample", "decode", "features", "score"),
-            *("diagnostics", "table"),
+            *("diagnostics", "table", "paper"),
         ]
     }
     assert all(after[name] == before[name] for name in before)
@@ -130,7 +130,7 @@ def test_a_changed_method_changes_no_other_method(checkout, settings):
 
 
 def test_a_new_title_trains_nothing_again(repository, settings):
-    assert jobs(changed(repository, settings, {"title": "Twenty-five modes"})) <= {"table"}
+    assert jobs(changed(repository, settings, {"title": "Twenty-five modes"})) <= {"table", "paper"}
 
 
 def test_a_jobs_config_holds_what_it_reads_and_no_more(repository, settings):
@@ -188,7 +188,10 @@ def test_another_overlay_adds_files_and_touches_none(tmp_path, settings):
     assert {path: path.read_bytes() for path in before} == before
     assert {path: path.stat().st_mtime_ns for path in before} == dates
     new = set(folder.rglob("*.json")) - before.keys()
-    assert {path.name.partition(".")[0] for path in new} == {"distill"}  # control: it wrote some
+    assert {path.name.partition(".")[0] for path in new} == {
+        "distill",
+        "paper",
+    }  # control: it wrote some
 
 
 def test_a_spoilt_file_is_written_anew(tmp_path):

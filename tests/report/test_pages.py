@@ -54,7 +54,8 @@ def test_every_page_is_what_the_record_says(monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     registry = read_claims(Path("config/claims.yaml"))
     found = pages(Path(), Record(Path("docs/record"), registry))
-    assert {"README.md", "results.md", "claims.csv", "claims.md"} == {path.name for path in found}
+    names = {path.name for path in found}
+    assert {"README.md", "results.md", "claims.csv", "claims.md", "table3.md"} <= names
     for path, text in found.items():
         assert path.read_text() == text, f"{path}: `pdmd record --pages` fills it anew"
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 from pdmd.config.paths import Paths
 from pdmd.config.sections import Run
 from pdmd.data.conditions import prompt_of
-from pdmd.data.prompts import read_prompts
+from pdmd.data.prompts import Prompt, read_prompts
 from pdmd.report.figures.results import decoded_of
 from pdmd.report.figures.style import TEXT, new_figure
 from pdmd.report.figures.training import training as training
@@ -34,12 +34,31 @@ def samples(runs: Sequence[Run]) -> Figure:
 
     One place holds one noise in every column.
     """
+    return _samples_of(runs, None)
+
+
+def samples_of_motion(runs: Sequence[Run]) -> Figure:
+    """The same of prompts whose stratum is motion (the paper's Fig. 4)."""
+    return _samples_of(runs, "motion")
+
+
+def samples_of_camera(runs: Sequence[Run]) -> Figure:
+    """The same of prompts that move the camera (the paper's Fig. 5)."""
+    return _samples_of(runs, "camera")
+
+
+def samples_of_text(runs: Sequence[Run]) -> Figure:
+    """The same of prompts with words to be read (the paper's Fig. 7)."""
+    return _samples_of(runs, "text")
+
+
+def _samples_of(runs: Sequence[Run], stratum: str | None) -> Figure:
     prompts = read_prompts(Paths(runs[0]).data("prompts.json"))
     strips, rows = [], None
     for run in runs:
         drawn = decoded_of(run, run.seeds[0])
         condition = prompt_of(drawn["condition"])
-        rows = _spread(condition) if rows is None else rows
+        rows = _spread(_of_stratum(condition, prompts, stratum)) if rows is None else rows
         strips.append([strip(drawn["x"], condition, number) for number in rows])
     assert rows is not None
     height, width = strips[0][0].shape[:2]
@@ -57,6 +76,12 @@ def samples(runs: Sequence[Run]) -> Figure:
             textwrap.fill(text, 24), rotation=0, ha="right", va="center", fontsize=LETTERS
         )
     return figure
+
+
+def _of_stratum(condition: Tensor, prompts: Sequence[Prompt], stratum: str | None) -> Tensor:
+    """The prompts of a stratum among those that were sampled; all of them where none is of it."""
+    of = [n for n in condition.tolist() if prompts[n].kind == stratum]
+    return torch.tensor(of) if stratum is not None and of else condition
 
 
 def _spread(condition: Tensor) -> list[int]:

@@ -137,6 +137,7 @@ KIND = Kind(
     may_evaluate=frozenset({"beside", "networks", "previews"}),
     tables=["diversity", "motion", "steadiness", "fidelity", "differences", "runs"],
     figures={"samples": ("decoded", "prompts"), "training": ("training",)},
+    further={f"samples_of_{name}": ("decoded", "prompts") for name in ("motion", "camera", "text")},
     metrics=lambda: METRICS,
     frozen=Frozen(features=features, scores=scores),
 )

@@ -1,0 +1,26 @@
+# The paper's tables and figures by number, config/paper.yaml: a rule a scale that these results give some of.
+for scale in PAPER.plans:
+
+    rule:
+        """Make the paper's tables and figures of one scale."""
+        name:
+            f"paper_{scale}"
+        input:
+            PAPER.inputs(scale),
+            configs=PAPER.configs(scale),
+            listed=ancient(str(Path(workflow.current_basedir).parent / "config" / "paper.yaml")),
+        output:
+            PAPER.files(scale)[:-1],
+            record=PAPER.files(scale)[-1],
+        conda:
+            CONDA
+        resources:
+            **light(),
+        params:
+            digest=PAPER.digest(scale),
+            wanted=PAPER.wanted(scale),
+            scale=scale,
+            code=CODE["paper"],
+        shell:
+            "python -m pdmd paper --scale {params.scale} --listed {input.listed:q} --results {RESULTS:q}"
+            " --digest {params.digest} --configs {input.configs:q}"
