@@ -4,6 +4,8 @@ import signal
 import sys
 from contextlib import suppress
 
+from pdmd.warm import ask
+
 
 def main(alone: bool = False) -> int:
     """Run the command line; Ctrl-C while it is imported is one line, too.
@@ -26,6 +28,7 @@ def main(alone: bool = False) -> int:
 
 
 if __name__ == "__main__":
-    status = main(alone=True)
+    asked = ask(sys.argv[1:])
+    status = main(alone=True) if asked is None else asked
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left that it could stop
     sys.exit(status)

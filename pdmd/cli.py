@@ -10,6 +10,7 @@ from pathlib import Path
 from pdmd import __version__
 from pdmd.config.experiment import Config
 from pdmd.ending import conclude
+from pdmd.errors import UserError
 
 EPILOG = """\
 The stages are run by Snakemake: `snakemake -c2` makes every table, figure and the report.
@@ -333,9 +334,33 @@ def _demo(args: argparse.Namespace) -> None:
     run_demo(args.cores, args.snakemake)
 
 
-def _launch(args: argparse.Namespace) -> int:
-    from pdmd.training.launch import launch
+def _warm(args: argparse.Namespace) -> int:
+    import subprocess
 
+    from pdmd.warm import serve, warmed
+
+    if args.serve is not None:
+        from pdmd.__main__ import main
+
+        serve(args.serve, lambda: main(alone=True))
+        return 0
+    if not args.command:
+        raise UserError("warm: no command: expected one after --, such as snakemake -c2")
+    with warmed():
+        try:
+            return subprocess.run(args.command, check=False).returncode
+        except OSError as error:
+            reason = f"{args.command[0]}: {error.strerror}"
+            raise UserError(f"warm: {reason}: expected a command") from error
+
+
+def _launch(args: argparse.Namespace) -> int:
+    import os
+
+    from pdmd.training.launch import launch
+    from pdmd.warm import VARIABLE
+
+    os.environ.pop(VARIABLE, None)  # processes that start together are this one's children
     return launch(args.nodes, args.processes, args.gpus, args.command)
 
 
@@ -377,6 +402,9 @@ def parser() -> argparse.ArgumentParser:
     demo = command("demo", _demo, "run everything through Snakemake, with progress")
     demo.add_argument("--cores", type=int, default=2, help="cores to use (default: 2)")
     demo.add_argument("snakemake", nargs="*", help="further Snakemake arguments, after --")
+    warm = command("warm", _warm, "run a command whose pdmd commands start without imports")
+    warm.add_argument("command", nargs="*", help="such as snakemake -c2, after --")
+    warm.add_argument("--serve", type=Path, help=argparse.SUPPRESS)  # by this socket
     status = command(
         "status", _status, "show which jobs run where, why others wait, and how far training is"
     )

@@ -64,6 +64,7 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
+PLANS = {"-n", "--dry-run", "--detailed-summary", "--lint"}  # Snakemake's, that start no job
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY = {
     "methods": [
@@ -149,6 +150,8 @@ def snakemake() -> Callable[..., subprocess.CompletedProcess[str]]:
             "XDG_CACHE_HOME": str(folder / ".cache"),
         }
         command = [sys.executable, "-m", "snakemake", *arguments]
+        if (folder / "pdmd").is_dir() and not PLANS & set(arguments):
+            command = [sys.executable, "-m", "pdmd", "warm", "--", *command]
         return subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True, check=False
         )

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pdmd.config.yaml_files import read_mapping
 from pdmd.errors import UserError
 from pdmd.files.storage import read_json, write_json
 from pdmd.jobs.estimates import describe, running, training_jobs, work_done
+from pdmd.warm import warmed
 
 HEADLINES = (
     ("mixture2d", "modes"),
@@ -55,7 +57,7 @@ def run_demo(cores: int, arguments: Sequence[str]) -> None:
     started = time.time()
     with Claim(results / ".state" / "demo.json") as claim:
         claim.unlock(arguments)
-        with log.open("w", encoding="utf-8") as out:
+        with log.open("w", encoding="utf-8") as out, _starts(arguments):
             process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
             claim.note(process.pid)
             try:
@@ -73,6 +75,14 @@ def run_demo(cores: int, arguments: Sequence[str]) -> None:
         print(f"Done in {_clock(time.time() - started)}.")
     make_report(results, None, [])
     print_results(experiment, results)
+
+
+def _starts(arguments: Sequence[str]) -> AbstractContextManager[None]:
+    """Warm starts for jobs that are processes of this machine, children of Snakemake."""
+    elsewhere = ("--profile", "--executor", "-e", "--workflow-profile")
+    if any(one.partition("=")[0] in elsewhere for one in arguments):
+        return contextlib.nullcontext()
+    return warmed()
 
 
 class Claim:

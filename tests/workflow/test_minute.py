@@ -199,7 +199,7 @@ def test_a_file_that_is_deleted_is_made_again(finished, results, snakemake, lost
         for path, kept in moved.items():
             kept.rename(path)
     assert set(lost.values()) <= plan
-    drawn = {rule for rule in plan if rule.startswith(("tables", "figures"))}
+    drawn = {rule for rule in plan if rule.startswith(("tables", "figures", "paper"))}
     assert plan - drawn - {"all"} <= set(lost.values())
     assert planned(snakemake(finished, "-n", *MINUTE)) == set()  # control
 
@@ -232,7 +232,7 @@ def test_code_that_draws_is_an_input_of_what_it_draws(finished, snakemake):
         plan = planned(snakemake(finished, "-n", *MINUTE))
     finally:
         path.write_text(text)
-    assert stages(plan) == {"tables", "figures"}  # which import what tables know of metrics
+    assert stages(plan) == {"tables", "figures", "paper"}  # which import what tables know
     assert planned(snakemake(finished, "-n", *MINUTE)) == set()
 
 
@@ -276,8 +276,9 @@ def test_another_number_of_samples_trains_nothing_again(finished, results, snake
     before = weights(results)
     arguments = overlay(finished, "samples.yaml", {"evaluate": {"samples": 1100}})
     plan = planned(snakemake(finished, "-n", *arguments))
-    assert stages(plan) == {"sample", "score", "tables", "figures"}
-    assert all(rule.endswith("_mixture2d") for rule in plan - {"all"})  # no other scenario's
+    assert stages(plan) == {"sample", "score", "tables", "figures", "paper"}
+    others = plan - {"all", "paper_toy"}
+    assert all(rule.endswith("_mixture2d") for rule in others)  # no other scenario's
     assert run(snakemake, finished, *arguments) == plan
     assert weights(results) == before
     assert planned(snakemake(finished, "-n", *arguments)) == set()

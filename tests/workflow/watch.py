@@ -20,7 +20,9 @@ def note(event, arguments):
 
 
 def keep():
-    """Write what was seen, when the process ends."""
+    """Write what was seen, when the process ends; who had a warm one run a command did nothing."""
+    if "pdmd.cli" not in sys.modules:
+        return
     value = {"command": sys.orig_argv, "read": sorted(READ), "written": sorted(WRITTEN)}
     os.makedirs(FOLDER, exist_ok=True)
     with open(os.path.join(FOLDER, f"{os.getpid()}.json"), "w") as handle:

@@ -1,0 +1,164 @@
+"""Warm starts: a command ends as it would by itself, whoever is told to stop or killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pdmd.warm import VARIABLE, warmed
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def server():
+    """The path of a warm process that answers."""
+    with warmed():
+        path = os.environ[VARIABLE]
+        until(lambda: Path(path).exists(), 120)
+        yield path
+
+
+def until(holds, seconds=60):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def start(server, *arguments, **variables):
+    environment = {**os.environ, VARIABLE: str(server), **variables}
+    return subprocess.Popen(
+        [sys.executable, "-m", "pdmd", *arguments],
+        env=environment,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(process):
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--version"],
+        ["tables", "--configs", "nowhere.json"],
+        ["tables"],
+        ["no-such-command"],
+        ["paper", "--results", "nowhere"],
+    ],
+)
+def test_a_command_ends_as_it_does_by_itself(server, arguments):
+    assert ended(start(server, *arguments)) == ended(start("", *arguments))
+
+
+@pytest.fixture
+def blocked(tmp_path):
+    """A command that waits for somebody to write its config."""
+    fifo = tmp_path / "config.json"
+    os.mkfifo(fifo)
+    return fifo, ["tables", "--configs", str(fifo)]
+
+
+def forked(server):
+    """Children of a warm process: of its command line, and so is their parent."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            parent = path.parent.joinpath("stat").read_text().rpartition(")")[2].split()[1]
+            lines = [path.read_bytes(), Path(f"/proc/{parent}/cmdline").read_bytes()]
+        except OSError:
+            continue  # it ended at this moment
+        if all(str(server).encode() in line.split(b"\0") for line in lines):
+            found.append(int(path.parent.name))
+    return found
+
+
+def test_it_runs_in_a_process_that_was_forked_with_its_streams_and_folder(server, blocked):
+    fifo, arguments = blocked
+    process = start(server, *arguments)
+    until(lambda: forked(server))
+    (child,) = forked(server)
+    assert os.readlink(f"/proc/{child}/cwd") == str(ROOT)
+    assert os.readlink(f"/proc/{child}/fd/1").startswith("pipe:")
+    with fifo.open("w") as handle:
+        handle.write(json.dumps([1]))
+    status, _, said = ended(process)
+    assert status == 2
+    assert said.startswith("pdmd: ")
+    assert "config.json" in said
+    until(lambda: not forked(server))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_signal_ends_the_command_and_who_asked_for_it(server, blocked, number):
+    """Also one that cannot be passed on."""
+    _, arguments = blocked
+    process = start(server, *arguments)
+    until(lambda: forked(server))
+    process.send_signal(number)
+    status, _, said = ended(process)
+    alone = start("", *arguments)
+    time.sleep(2)
+    alone.send_signal(number)
+    assert (status, said) == (ended(alone)[0], said)
+    until(lambda: not forked(server))
+
+
+def test_a_killed_command_is_a_killed_process(server, blocked):
+    process = start(server, *blocked[1])
+    until(lambda: forked(server))
+    os.kill(forked(server)[0], signal.SIGKILL)
+    assert ended(process)[0] == -signal.SIGKILL
+
+
+def test_what_libraries_read_once_must_be_equal(server, blocked):
+    fifo, arguments = blocked
+    process = start(server, *arguments, OMP_NUM_THREADS="7")
+    time.sleep(1)
+    assert not forked(server)  # it started by itself
+    with fifo.open("w") as handle:
+        handle.write("{")
+    assert ended(process)[0] == 2
+
+
+def test_many_run_at_once(server):
+    every = [start(server, "--version") for _ in range(12)]
+    assert {ended(one)[:2] for one in every} == {ended(start("", "--version"))[:2]}
+
+
+def test_without_a_process_a_command_starts_by_itself(tmp_path):
+    (tmp_path / "stale").write_text("")
+    for path in (tmp_path / "nobody", tmp_path / "stale"):
+        assert ended(start(path, "--version"))[0] == 0
+
+
+def test_the_process_ends_with_who_started_it_and_not_before_its_commands(blocked):
+    fifo, arguments = blocked
+    script = "import os, sys, time\nfrom pdmd.warm import warmed\nwith warmed():\n"
+    script += " print(os.environ['PDMD_WARM'], flush=True)\n time.sleep(600)"
+    starter = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    path = starter.stdout.readline().strip()
+    until(lambda: Path(path).exists(), 120)
+    process = start(path, *arguments)
+    until(lambda: forked(path))
+    (child,) = forked(path)
+    parent = int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1])
+    starter.kill()
+    starter.wait()
+    time.sleep(0.5)
+    assert Path(f"/proc/{parent}").exists()
+    with fifo.open("w") as handle:
+        handle.write("{")
+    assert ended(process)[0] == 2
+    until(lambda: not Path(f"/proc/{parent}").exists())
