@@ -62,7 +62,7 @@ def _motion(
     weights = wanted.clip_weights(results)
 
     def subject(frames: Tensor) -> Tensor:
-        return seen(frames.to(device)).cpu()  # type: ignore[no-any-return]
+        return torch.as_tensor(seen(frames.to(device)).cpu())
 
     def background(frames: Tensor) -> Tensor:
         return clip_features(weights, frames)

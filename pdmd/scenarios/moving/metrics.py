@@ -230,10 +230,10 @@ class MovingMetrics(PromptedMetrics):
 
     def _steadiness(self, clips: Reference) -> Tensor:
         """(M, 4) dimensions of VBench, of the clips that I3D sees."""
-        flow, subject, background = map(self.networks.get, ("flow", "features", "clip_image"))
+        of = self.networks
 
         def network(x: Tensor) -> Tensor:
-            return steadiness(x, flow, subject, background)
+            return steadiness(x, of["flow"], of["features"], of["clip_image"])
 
         return clips.by("steadiness", network, clips.x[spread_rows(len(clips.x), self.fvd_clips)])
 
