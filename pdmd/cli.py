@@ -153,16 +153,15 @@ def _board(args: argparse.Namespace) -> None:
 
 
 def _clip(args: argparse.Namespace) -> None:
-    from pdmd.files import provenance
-    from pdmd.files.storage import write_json
-    from pdmd.networks.small_clip import save_small_clip, train_small_clip
-    from pdmd.stages.outputs import CLIP, PROVENANCE
+    from pdmd.stages.clip import make_clip
 
-    model, scores = train_small_clip(args.updates)
-    write_json(args.output.with_suffix(".json"), scores)
-    save_small_clip(model, args.output)
-    settings = {"updates": args.updates}
-    provenance.record(args.output.with_name(PROVENANCE), settings, [], [], CLIP)
+    make_clip(args.updates, args.output, args.kept)
+
+
+def _keep_clip(args: argparse.Namespace) -> None:
+    from pdmd.stages.clip import keep_clip
+
+    keep_clip(args.weights, args.output)
 
 
 def _validate(args: argparse.Namespace) -> None:
@@ -485,6 +484,10 @@ def parser() -> argparse.ArgumentParser:
     clip = command("clip", _clip, "train the small CLIP that scores alignment")
     clip.add_argument("--updates", type=int, required=True, help="of its training")
     clip.add_argument("--output", type=Path, required=True, help="where its weights go")
+    clip.add_argument("--kept", type=Path, help="one that was trained before, to take instead")
+    kept_clip = command("keep-clip", _keep_clip, "keep a trained small CLIP, to take it later")
+    kept_clip.add_argument("--weights", type=Path, required=True, help="results/clip/small_clip.pt")
+    kept_clip.add_argument("--output", type=Path, required=True, help="where it is kept")
     fit = stage("fit", _fit, "fit the base network, or with --seeds one velocity a seed", "device")
     fit.add_argument("--seeds", type=int, nargs="+", help="train together")
     kept = stage("keep", _keep, "keep a fitted base network, to start from it later")

@@ -10,7 +10,7 @@ from pdmd.jobs.papered import Papered
 from pdmd.jobs.resources import Requests, light
 from pdmd.stages import outputs
 
-GRAPH = Graph(experiment, CONFIGS)
+GRAPH = Graph(experiment, CONFIGS, Path(workflow.current_basedir).parent)
 CLAIMED = Claimed(experiment)
 PAPER = Papered(GRAPH)
 REQUESTS = Requests(experiment)

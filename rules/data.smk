@@ -122,7 +122,9 @@ rule judge:
 
 
 rule clip:
-    """Train the small CLIP that scores alignment."""
+    """Train the small CLIP that scores alignment, or take the kept one."""
+    input:
+        GRAPH.kept_clip,
     output:
         weights=f"{RESULTS}/clip/small_clip.pt",
         scores=f"{RESULTS}/clip/small_clip.json",
@@ -136,5 +138,6 @@ rule clip:
         **light(),
     params:
         updates=experiment.settings["clip"]["updates"],
+        kept=" ".join(["--kept", *GRAPH.kept_clip]) if GRAPH.kept_clip else "",
     shell:
-        "python -m pdmd clip --updates {params.updates} --output {output.weights:q}"
+        "python -m pdmd clip --updates {params.updates} --output {output.weights:q} {params.kept}"

@@ -164,7 +164,9 @@ def _part(run: Config, keys: Iterable[str], base: Path) -> Config:
         else:
             content[section] = run[section]
     if "fit" in content:
-        content["fit"] = {k: _kept(v, base) if k in KEPT else v for k, v in content["fit"].items()}
+        content["fit"] = {
+            k: kept_file(v, base) if k in KEPT else v for k, v in content["fit"].items()
+        }
     return content
 
 
@@ -173,7 +175,7 @@ def uses_bank(run: Run) -> bool:
     return bool(run.bank.rows) and len(run.student.ends) > 1
 
 
-def _kept(name: str | None, base: Path) -> str | None:
+def kept_file(name: str | None, base: Path) -> str | None:
     """A file of the repository as the working directory reaches it."""
     if name is None or Path(name).exists() or not (base / name).exists():
         return name

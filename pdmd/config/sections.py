@@ -727,6 +727,9 @@ class Clip:
     """The small CLIP that scores alignment."""
 
     updates: int = key("of its training", least=1, most=UPDATES)
+    kept: str | None = key(
+        "weights trained before with as many updates, `null` trains it", absent=None, null=True
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

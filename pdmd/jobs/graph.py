@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pdmd.config.experiment import Experiment
-from pdmd.config.parts import Part, uses_bank
+from pdmd.config.parts import Part, kept_file, uses_bank
 from pdmd.config.sections import Run
 from pdmd.config.times import chooses, ranges
 from pdmd.files.storage import fingerprint
@@ -63,11 +63,17 @@ class Graph:
     """The jobs of an experiment.
 
     Args:
-        parts: scenario -> name below results/<scenario> -> what jobs read of the configuration.
+        parts: scenario -> name below results/<scenario> -> what jobs read of the configuration;
+        base: the repository, whose kept weights are found from everywhere.
     """
 
-    def __init__(self, experiment: Experiment, parts: Mapping[str, Mapping[str, Part]]):
-        self.experiment, self.parts = experiment, parts
+    def __init__(
+        self,
+        experiment: Experiment,
+        parts: Mapping[str, Mapping[str, Part]],
+        base: Path = Path(),
+    ):
+        self.experiment, self.parts, self.base = experiment, parts, base
         self.results = str(experiment.settings["results"])
 
     @cached_property
@@ -108,6 +114,12 @@ class Graph:
     def digest(self, name: str) -> Callable[[Any], str]:
         """A params function: their digest."""
         return lambda wildcards: self.part(name, wildcards).digest
+
+    @property
+    def kept_clip(self) -> list[str]:
+        """The file of the small CLIP that is taken, if one is."""
+        kept = self.experiment.settings["clip"].get("kept")
+        return [str(kept_file(kept, self.base))] if kept else []
 
     def data(self, *names: str) -> list[str]:
         """Files of a scenario's data folder, the scenario left open."""

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from pdmd.data.prompts import with_article
 from pdmd.files.storage import save_pickled
+from pdmd.scenarios.kind import kinds
 from pdmd.scenarios.sprites import STYLES, categories, nouns, place, sprite
 from pdmd.streams import Stream
 
@@ -31,6 +32,9 @@ SIZES = {
 }
 TRAINED = ("{a}", "a picture of {a}", "{n} emoji", "a drawing of {a}")
 UNSEEN = "an image of {a}"
+WORDINGS = (*TRAINED, UNSEEN)
+ROOMS = ("emoji", "moving")  # whose prompts it scores
+EMBEDDING = "token_embedding.weight"
 CATEGORY_SHARE = 0.2  # of captions that name the category alone
 LR, WARMUP = 1e-3, 50
 JITTERS = 12  # pictures of each sprite that it is trained on
@@ -91,8 +95,8 @@ def train_small_clip(updates: int) -> tuple[nn.Module, dict[str, float]]:
     against it.
 
     Returns:
-        the model, its weights rounded to the half precision that `clip.load` gives them, and
-        retrieval accuracy R@1 and R@5 over all objects, on jitters never trained on.
+        the model, its weights rounded to the half precision that `clip.load` gives them, the
+        rows of words that no prompt of ours has set to 0, and retrieval accuracy R@1 and R@5 over all objects, on jitters never trained on.
     """
     from clip.model import CLIP
 
@@ -113,8 +117,29 @@ def train_small_clip(updates: int) -> tuple[nn.Module, dict[str, float]]:
     with torch.no_grad():
         for p in model.parameters():
             p.copy_(p.half().float())
+        known = known_tokens()
+        rows = model.token_embedding.weight[known].clone()
+        model.token_embedding.weight.zero_().index_copy_(0, known, rows)
     model.eval().requires_grad_(False)
     return model, heldout_retrieval(model, objects)
+
+
+def known_tokens() -> Tensor:
+    """(K,) tokens, rising, of the texts it is trained and tried on, and of all rooms' prompts."""
+    from clip import tokenize
+
+    objects = load_words()
+    texts = [wording.format(a=with_article(n), n=n) for n in objects for wording in WORDINGS]
+    for kind in kinds().values():
+        if kind.prompted is not None and kind.name in ROOMS:
+            texts += [prompt.text for prompt in kind.prompted.prompts()]
+    known: Tensor = tokenize(texts, CONTEXT, truncate=True).unique()
+    return known
+
+
+def load_words() -> list[str]:
+    """Every noun, and every category, of the art."""
+    return [*nouns().values(), *sorted(set(categories().values()))]
 
 
 def picture_pool(objects: Objects, jitters: int, stream: Stream) -> Tensor:
