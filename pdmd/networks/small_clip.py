@@ -95,8 +95,9 @@ def train_small_clip(updates: int) -> tuple[nn.Module, dict[str, float]]:
     against it.
 
     Returns:
-        the model, its weights rounded to the half precision that `clip.load` gives them, the
-        rows of words that no prompt of ours has set to 0, and retrieval accuracy R@1 and R@5 over all objects, on jitters never trained on.
+        the model, its weights rounded to the half precision that `clip.load` gives them, rows of
+        words in no prompt of ours 0, and retrieval accuracy R@1 and R@5 over all objects, on
+        jitters never trained on.
     """
     from clip.model import CLIP
 
@@ -132,7 +133,8 @@ def known_tokens() -> Tensor:
     texts = [wording.format(a=with_article(n), n=n) for n in objects for wording in WORDINGS]
     for kind in kinds().values():
         if kind.prompted is not None and kind.name in ROOMS:
-            texts += [prompt.text for prompt in kind.prompted.prompts()]
+            prompts: Any = kind.prompted.prompts
+            texts += [prompt.text for prompt in prompts()]
     known: Tensor = tokenize(texts, CONTEXT, truncate=True).unique()
     return known
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,15 +32,16 @@ def make_clip(updates: int, output: Path, kept: Path | None) -> None:
     Raises:
         UserError: it is not there, differs from what is said beside it, or had other updates.
     """
+    inputs = [] if kept is None else [kept]
     if kept is None:
         model, scores = train_small_clip(updates)
-        state, inputs = model.state_dict(), []
+        state = model.state_dict()
     else:
         said = _said(kept)
         if said["updates"] != updates:
             expected = f"{shown(said['updates'])} by {kept.stem}.json, or clip.kept: null"
             raise UserError(f"{kept}: clip.updates: {updates}: expected {expected}")
-        state, scores, inputs = whole(load_tensors(kept), str(kept)), said["scores"], [kept]
+        state, scores = whole(load_tensors(kept), str(kept)), said["scores"]
     write_json(output.with_suffix(".json"), scores)
     save_pickled(output, state)
     settings = {"updates": updates, "kept": None if kept is None else kept.name}
@@ -87,12 +89,12 @@ def whole(small: dict[str, Tensor], where: str) -> dict[str, Tensor]:
     return state
 
 
-def _said(kept: Path) -> dict[str, object]:
+def _said(kept: Path) -> dict[str, Any]:
     """What is said of a kept CLIP beside it, its digest compared. Raises UserError."""
     if not kept.exists():
         raise UserError(f"clip.kept: {kept}: expected the weights of a small CLIP")
     path = kept.with_suffix(".json")
-    said: dict[str, object] = read_json(path, dict, SAID)
+    said: dict[str, Any] = read_json(path, dict, SAID)
     if (digest := sha256(kept)) != said["sha256"]:
         raise UserError(f"{kept}: sha256 {digest}: expected {shown(said['sha256'])} by {path.name}")
     return said
