@@ -19,7 +19,8 @@ setup: .venv/.ready ## make .venv from requirements.lock (about 2.5 minutes, onc
 
 demo: .venv/.ready ## see Phased DMD beside plain DMD
 	@$(ACTIVATE)
-	.venv/bin/python -m pdmd demo
+	export OMP_NUM_THREADS=1
+	.venv/bin/python -m pdmd demo -- --configfile config/demo.yaml
 
 # Three at a time on two cores: much of what they do is wait, for a SLURM or for a process.
 PYTEST := .venv/bin/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder -rs
