@@ -34,9 +34,9 @@ COLD = {
     "warm",
 }  # cheap, or with processes of their own
 # What libraries read when they are imported: a command with others starts by itself.
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # which Snakemake sets
 READ_ONCE = (
-    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "CUDA_VISIBLE_DEVICES"),
-    *("PYTHONPATH", "PYTHONHASHSEED", "PYTHONWARNINGS"),
+    *(*THREADS, "CUDA_VISIBLE_DEVICES", "PYTHONPATH", "PYTHONHASHSEED", "PYTHONWARNINGS"),
     "SLURM_JOB_ID",  # a cluster's job has processes, and limits, of its own
 )
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
@@ -324,8 +324,10 @@ def warmed() -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="pdmd-") as folder:
         path = Path(folder) / "warm"
         command = [sys.executable, "-m", "pdmd", "warm", "--serve", str(path)]
+        streams: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL}
+        environment = {**os.environ, **dict.fromkeys(THREADS, "1")}  # as most jobs have it
         with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
+            command, env=environment, start_new_session=True, **streams
         ) as process:
             os.environ[VARIABLE] = str(path)
             try:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pdmd.warm import VARIABLE, warmed
+from pdmd.warm import THREADS, VARIABLE, warmed
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -32,7 +32,7 @@ def until(holds, seconds=60):
 
 
 def start(server, *arguments, **variables):
-    environment = {**os.environ, VARIABLE: str(server), **variables}
+    environment = {**os.environ, **dict.fromkeys(THREADS, "1"), VARIABLE: str(server), **variables}
     return subprocess.Popen(
         [sys.executable, "-m", "pdmd", *arguments],
         env=environment,
@@ -130,6 +130,28 @@ def test_what_libraries_read_once_must_be_equal(server, blocked):
     with fifo.open("w") as handle:
         handle.write("{")
     assert ended(process)[0] == 2
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_snakemakes_jobs_of_one_thread_are_forked(server, blocked, threads):
+    """Snakemake tells each job its number of threads; the control is another number."""
+    fifo, arguments = blocked
+    command = f"python -m pdmd {' '.join(arguments)} || touch {{output}}"
+    rule = f"rule:\n  output: 'done'\n  threads: {threads}\n  shell: {command!r}\n"
+    (fifo.parent / "Snakefile").write_text(rule)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, VARIABLE: server, "PATH": path}
+    snakemake = subprocess.Popen(
+        [sys.executable, "-m", "snakemake", "-c2"],
+        cwd=fifo.parent,
+        env=environment,
+        stderr=subprocess.DEVNULL,
+    )
+    with fifo.open("w") as handle:  # once somebody reads it
+        found = forked(server)
+        handle.write("{")
+    assert len(found) == (threads == 1)
+    assert snakemake.wait(60) == 0
 
 
 def test_many_run_at_once(server):
