@@ -49,6 +49,9 @@ class Made:
     methods: tuple[str, ...] = key(
         "in the order of rows or panels; of a curve, names of grids", entries=(1, 50)
     )
+    needs: tuple[str, ...] = key(
+        "methods, or of a curve grids, without which it is not made", absent=(), entries=(1, 10)
+    )
     drawing: str | None = key("of a `figure`: the function of the kind's room", absent=None)
     metrics: tuple[tuple[str, str], ...] = derived(())  # ours, and the head of its column
 
@@ -204,7 +207,7 @@ def made_in(
             there = list(methods.get(one.scenario, ()))
             named = _named(artefact, one, there)
             fits = part in one.parts or (own and one.scale != "tiny")
-            if fits and named:
+            if fits and named and all(_of(artefact, want, named) for want in one.needs):
                 pairs.append((artefact, replace(one, methods=tuple(named))))
     return pairs
 
@@ -213,8 +216,11 @@ def _named(artefact: Artefact, one: Made, there: list[str]) -> list[str]:
     """The methods of a scenario that are named; of a curve also those of a grid that is."""
     if artefact.kind != "curve":
         return [name for name in one.methods if name in there]
-    return [
-        name
-        for name in there
-        if any(name == wanted or name.startswith(f"{wanted}-") for wanted in one.methods)
-    ]
+    known = {name for want in one.methods for name in _of(artefact, want, there)}
+    return [name for name in there if name in known]
+
+
+def _of(artefact: Artefact, wanted: str, there: Iterable[str]) -> list[str]:
+    """The methods that a name means: itself, of a curve also the cells of a grid."""
+    grid = f"{wanted}-" if artefact.kind == "curve" else None
+    return [name for name in there if name == wanted or (grid and name.startswith(grid))]

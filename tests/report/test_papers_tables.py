@@ -240,7 +240,7 @@ def test_what_results_give_is_made_and_indexed(finished, monkeypatch):
     folder = results / "paper" / "toy"
     assert [path.name for path in (results / "paper").iterdir()] == ["toy"]
     names = {path.name for path in folder.iterdir()}
-    for wanted in ("fig01.png", "fig06.pdf", "fig09.png", "table1.csv", "table3.md", "table6.tex"):
+    for wanted in ("fig01.png", "fig06.pdf", "fig09.png", "table1.csv", "table3.md", "table3.tex"):
         assert wanted in names
     record = read_json(folder / "provenance.json")
     assert set(record["outputs_sha256"]) == names - {"provenance.json"}

@@ -91,8 +91,8 @@ def draw_strips(ax: Axes, clips: Mapping[str, Tensor], prompt: Prompt) -> None:
     camera = prompt.kind == "camera"
     for row, (method, clip) in enumerate(clips.items()):
         path = path_of(clip, camera)
-        middle = (width + side / 2, row * height + side / 2)
-        across, down = (middle[0] + path[:, 0] / 2, middle[1] + path[:, 1] / 2)  # half its size
+        path -= (path.min(0) + path.max(0)) / 2  # in the middle of its cell
+        across, down = width + side / 2 + path[:, 0], row * height + side / 2 + path[:, 1]
         ax.plot(across, down, ".-", color=look(method).colour, markersize=2.5, linewidth=0.7)
         ax.plot(across[0], down[0], "o", color="white", markeredgecolor="black", markersize=2.5)
     ax.set_xlim(-0.5, width + side - 0.5)
