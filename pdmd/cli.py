@@ -307,7 +307,7 @@ def _paper(args: argparse.Namespace) -> None:
 def _report(args: argparse.Namespace) -> None:
     from pdmd.jobs.demo import make_report
 
-    make_report(Path(args.results), args.settings, args.snakemake)
+    make_report(Path(args.results), args.settings)
 
 
 def _status(args: argparse.Namespace) -> None:
@@ -412,7 +412,6 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--results", default="results", help="results folder (default: results)")
     settings = "what the workflow was started with (default: as of the last report)"
     report.add_argument("--settings", type=Path, metavar="FILE", help=settings)
-    report.add_argument("snakemake", nargs="*", help="further Snakemake arguments, after --")
     claims = command("claims", _claims, "decide the registered claims by what was run")
     registry = "the registry (default: config/claims.yaml)"
     claims.add_argument(

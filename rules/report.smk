@@ -60,5 +60,4 @@ onsuccess:
         settings = settings_file()
         shell(
             "python -m pdmd report --results {RESULTS:q} --settings {settings:q}"
-            " -- --snakefile {workflow.main_snakefile:q}"
         )

@@ -73,7 +73,7 @@ def run_demo(cores: int, arguments: Sequence[str]) -> None:
         print("Nothing to do: every table and figure is up to date.")
     else:
         print(f"Done in {_clock(time.time() - started)}.")
-    make_report(results, None, [])
+    make_report(results, None)
     print_results(experiment, results)
 
 
@@ -249,31 +249,34 @@ def _failure(text: str) -> list[str]:
     return list(dict.fromkeys(lines)) or text.splitlines()[-25:]
 
 
-def make_report(results: Path, settings: Path | None, arguments: Sequence[str]) -> None:
-    """Write <results>/report.html, Snakemake's report, if tables or figures are newer.
+def make_report(results: Path, settings: Path | None) -> None:
+    """Write <results>/report.html, one page of all that is finished, if something is newer.
 
     Args:
-        settings: what the workflow was started with, kept for the next report; None: as of the
-            last one.
+        settings: what the workflow was started with, beside copies of the files it was read from,
+            kept for the next report; None: as of the last one.
     Raises:
-        UserError: there is nothing to report, or Snakemake could not make it.
+        UserError: there is nothing to report, or a file of the results is damaged.
     """
+    from pdmd.config.experiment import Experiment
+    from pdmd.config.paper import artefacts
+    from pdmd.report.page.write import newest, write_page
+
     report, last = results / "report.html", results / LAST_SETTINGS
-    shown = [*results.glob("*/tables/*.csv"), *results.glob("*/figures/*.png")]
     if settings is not None:
         write_json(last, read_json(settings))
+    shown = newest(results)
     if not shown or not last.exists():
         raise UserError(f"{results}: no tables or figures: expected a finished `snakemake -c2`")
-    newest = max(path.stat().st_mtime for path in shown)
-    if report.exists() and report.stat().st_mtime >= newest:
+    if report.exists() and report.stat().st_mtime >= shown:
         return
-    command = ["--nolock", "--configfile", str(last), "--report", str(report), *arguments]
-    done = subprocess.run(
-        snakemake_command(command), capture_output=True, text=True, errors="replace", check=False
-    )
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UserError(f"{report}: {reason}: expected Snakemake to write the report")
+    root = Path() if settings is None else settings.parent
+    experiment = Experiment(root, read_json(last, dict))
+    runs = {
+        name: [experiment.runs[name, method] for method in experiment.method_names(name)]
+        for name in experiment.scenarios
+    }
+    write_page(results, runs, artefacts(root), report)
 
 
 def print_results(experiment: Experiment, results: Path) -> None:

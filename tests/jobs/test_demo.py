@@ -106,7 +106,7 @@ def test_progress_names_jobs_share_and_time_left(experiment, tmp_path):
 
 def test_a_report_without_results_is_refused_in_one_line(tmp_path):
     with pytest.raises(UserError, match="no tables or figures"):
-        demo.make_report(tmp_path, None, [])
+        demo.make_report(tmp_path, None)
 
 
 def test_a_report_that_is_up_to_date_is_left_alone(tmp_path, monkeypatch):
@@ -116,14 +116,14 @@ def test_a_report_that_is_up_to_date_is_left_alone(tmp_path, monkeypatch):
         path.write_text("{}")
     os.utime(table, (1, 1))
 
-    def refuse(*_, **__):
+    def refuse(*_):
         raise AssertionError("made again")
 
-    monkeypatch.setattr(subprocess, "run", refuse)
-    demo.make_report(tmp_path, None, [])
+    monkeypatch.setattr("pdmd.config.experiment.Experiment", refuse)
+    demo.make_report(tmp_path, None)
     os.utime(table, (2e9, 2e9))
     with pytest.raises(AssertionError, match="made again"):  # control: a newer table
-        demo.make_report(tmp_path, None, [])
+        demo.make_report(tmp_path, None)
 
 
 # ---- locks of a Snakemake that was killed
