@@ -310,6 +310,20 @@ def _report(args: argparse.Namespace) -> None:
     make_report(Path(args.results), args.settings)
 
 
+def _bundle(args: argparse.Namespace) -> None:
+    from pdmd.report.bundle import write_bundle
+
+    write_bundle(args.results, args.output, not args.tables)
+    print(f"{args.output}: {args.output.stat().st_size / 2**20:.1f} MiB")
+
+
+def _redraw(args: argparse.Namespace) -> None:
+    from pdmd.report.bundle import redraw
+
+    same, every = redraw(args.bundle)
+    print(f"{same} of {every} tables, figures and their records are as they were, bit by bit")
+
+
 def _status(args: argparse.Namespace) -> None:
     from pdmd.jobs.status import print_status
 
@@ -412,6 +426,13 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--results", default="results", help="results folder (default: results)")
     settings = "what the workflow was started with (default: as of the last report)"
     report.add_argument("--settings", type=Path, metavar="FILE", help=settings)
+    bundle = command("bundle", _bundle, "put what tables and figures are made from in one archive")
+    bundle.add_argument("--results", type=Path, default=Path("results"), help="results folder")
+    bundle.add_argument("--output", type=Path, required=True, help="archive, .tar.gz")
+    small = "leave out samples: tables can be made anew from it, figures are as they are"
+    bundle.add_argument("--tables", action="store_true", help=small)
+    unpack = command("redraw", _redraw, "unpack a bundle, and make its tables and figures anew")
+    unpack.add_argument("bundle", type=Path, help="archive")
     claims = command("claims", _claims, "decide the registered claims by what was run")
     registry = "the registry (default: config/claims.yaml)"
     claims.add_argument(

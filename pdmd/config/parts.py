@@ -132,7 +132,8 @@ def parts(experiment: Experiment, scenario: str, base: Path = Path()) -> dict[st
         for part, keys in jobs_of(run).items():
             contents[f"{name}/config/{part}.json"] = {"method": name, **_part(run, keys, base)}
         if name in experiment.overlay.labels:
-            contents[f"{name}/config/table.json"]["label"] = experiment.overlay.labels[name]
+            for part in ("table", "paper"):
+                contents[f"{name}/config/{part}.json"]["label"] = experiment.overlay.labels[name]
     return contents
 
 
