@@ -6,7 +6,7 @@ SHELL := bash
 .ONESHELL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-all test-slurm small teachers record minute tiny golden handbook science claims lint format lock clean
+.PHONY: help setup demo test test-long test-all test-slurm small teachers record minute tiny ablations golden handbook science claims lint format lock clean
 
 ACTIVATE := export PATH="$(CURDIR)/.venv/bin:$$PATH"
 INSTALL := .venv/bin/python -m pip install -q -q --no-input --disable-pip-version-check
@@ -73,6 +73,11 @@ golden: .venv/.ready ## run a tiny whole workflow afresh, and compare its result
 
 handbook: .venv/.ready ## write the tables of config/README.md and the schemas of YAML files
 	@.venv/bin/python -m pdmd.config.handbook
+
+ablations: .venv/.ready ## run every ablation of config/ablations beside what is there
+	@$(ACTIVATE)
+	export OMP_NUM_THREADS=1
+	for file in config/ablations/*.yaml; do .venv/bin/python -m pdmd ablate $$file; done
 
 # Cheap and decisive ones first; each ends with its tables, and what is finished is not run again.
 SCIENCE ?= mixture exits renoise phases length reuse complexity3 complexity7 complexity9 auto adaptive digits moving emoji moving_reuse moving_adaptive small_auto moving_more emoji_more second twins moving_average moving_grid

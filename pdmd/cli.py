@@ -310,6 +310,12 @@ def _report(args: argparse.Namespace) -> None:
     make_report(Path(args.results), args.settings)
 
 
+def _ablate(args: argparse.Namespace) -> None:
+    from pdmd.jobs.ablate import ablate, settings_of
+
+    ablate(args.file, settings_of(args.configfile), args.snakemake, args.dry_run)
+
+
 def _bundle(args: argparse.Namespace) -> None:
     from pdmd.report.bundle import write_bundle
 
@@ -426,6 +432,12 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--results", default="results", help="results folder (default: results)")
     settings = "what the workflow was started with (default: as of the last report)"
     report.add_argument("--settings", type=Path, metavar="FILE", help=settings)
+    ablation = command("ablate", _ablate, "run an ablation beside what is there; see config/README")
+    ablation.add_argument("file", type=Path, help="such as config/ablations/fake_updates.yaml")
+    overlays = "overlays of config.yaml, whose results it joins"
+    ablation.add_argument("--configfile", type=Path, nargs="+", default=[], help=overlays)
+    ablation.add_argument("-n", "--dry-run", action="store_true", help="say what it would train")
+    ablation.add_argument("snakemake", nargs="*", help="further Snakemake arguments, after --")
     bundle = command("bundle", _bundle, "put what tables and figures are made from in one archive")
     bundle.add_argument("--results", type=Path, default=Path("results"), help="results folder")
     bundle.add_argument("--output", type=Path, required=True, help="archive, .tar.gz")

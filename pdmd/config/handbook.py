@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pdmd.config import claims, paper, sections
+from pdmd.config import ablation, claims, paper, sections
 from pdmd.config.run import run_schema
 from pdmd.config.schema import partial
 from pdmd.config.scopes import PLACES
@@ -25,7 +25,12 @@ OTHER = {"top": sections.Settings, "codec": sections.Codec, "clip": sections.Cli
 OTHER |= {"lora": sections.Lora, "fake": sections.Fake, "networks": sections.Networks}
 OTHER |= {"balance": sections.Balance}
 OTHER |= {"renoise": sections.Renoise, "average": sections.Average, "claim": claims.Claim}
-OTHER |= {"artefact": paper.Artefact, "made": paper.Made, "published": paper.Published}
+OTHER |= {
+    "ablation": ablation.Ablation,
+    "artefact": paper.Artefact,
+    "made": paper.Made,
+    "published": paper.Published,
+}
 
 
 def section(name: str) -> type:
@@ -131,6 +136,7 @@ def schemas() -> dict[str, Schema]:
     return {
         "claims": registry,
         "paper": paper_schema_described(),
+        "ablation": described(ablation.ablation_schema(), ablation.Ablation),
         "config": top,
         "scenario": scenario,
         "methods": {"type": "object", "additionalProperties": method},

@@ -22,15 +22,9 @@ from pdmd.config.yaml_files import read_mapping
 from pdmd.errors import UserError
 from pdmd.files.storage import read_json, write_json
 from pdmd.jobs.estimates import describe, running, training_jobs, work_done
+from pdmd.scenarios.kind import kind_of
 from pdmd.warm import warmed
 
-HEADLINES = (
-    ("mixture2d", "modes"),
-    ("digits", "diversity"),
-    ("toy1d", "velocity"),
-    ("emoji", "diversity"),
-    ("moving", "motion"),
-)
 CONFIG = Path("config/config.yaml")
 LAST_SETTINGS = Path(".state/settings.json")  # below the results folder
 LOCKS = Path(".snakemake/locks")
@@ -281,9 +275,10 @@ def make_report(results: Path, settings: Path | None) -> None:
 
 def print_results(experiment: Experiment, results: Path) -> None:
     """The headline tables, and where everything is."""
-    for scenario, name in HEADLINES:
-        path = results / scenario / "tables" / f"{name}.md"
-        if scenario in experiment.scenarios and path.exists():
+    for scenario in experiment.scenarios:
+        headline = kind_of(experiment.shared(scenario).data).headline
+        path = results / scenario / "tables" / f"{headline}.md"
+        if path.exists():
             print(f"\n{path.read_text().rstrip()}")
     print(f"\nReport   {results / 'report.html'}")
     print(f"Tables   {results}/<scenario>/tables/*.csv (.md, .tex)")

@@ -33,7 +33,6 @@ SIZES = {
 TRAINED = ("{a}", "a picture of {a}", "{n} emoji", "a drawing of {a}")
 UNSEEN = "an image of {a}"
 WORDINGS = (*TRAINED, UNSEEN)
-ROOMS = ("emoji", "moving")  # whose prompts it scores
 EMBEDDING = "token_embedding.weight"
 CATEGORY_SHARE = 0.2  # of captions that name the category alone
 LR, WARMUP = 1e-3, 50
@@ -132,7 +131,7 @@ def known_tokens() -> Tensor:
     objects = load_words()
     texts = [wording.format(a=with_article(n), n=n) for n in objects for wording in WORDINGS]
     for kind in kinds().values():
-        if kind.prompted is not None and kind.name in ROOMS:
+        if kind.prompted is not None and kind.prompted.stratum is not None:  # known beforehand
             prompts: Any = kind.prompted.prompts
             texts += [prompt.text for prompt in prompts()]
     known: Tensor = tokenize(texts, CONTEXT, truncate=True).unique()

@@ -104,14 +104,19 @@ def name_methods(runs: Iterable[Run]) -> None:
     """
     used: set[int] = set()
     for run in runs:
-        if run.label is not None:
-            _labels[run.method] = run.label
+        call(run.method, run.label)
         if run.method in LOOKS:
             continue
         first = _place(run.method)
         order = [(first + i) % len(_SPARE) for i in range(len(_SPARE))]
         _places[run.method] = next((place for place in order if place not in used), first)
         used.add(_places[run.method])
+
+
+def call(method: str, label: str | None) -> None:
+    """Call a method by a label, if it has one."""
+    if label is not None:
+        _labels[method] = label
 
 
 def look(method: str) -> Look:

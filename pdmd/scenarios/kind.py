@@ -100,6 +100,7 @@ class Kind:
         tables: names in the order of the report; metrics: table -> its metrics; figures: name ->
             what it is drawn from, names in report/registry.py; the function of that name in the
             room's figures.py draws it; further: the same of figures of the paper alone;
+        headline: the table that says what it came to;
         recovered, equal, strata: metrics of the tables of those names;
         mixture: the exact law of the data, where it has one; classes, latent_size: of labelled
             latents, how many and how long;
@@ -119,6 +120,7 @@ class Kind:
     check: Callable[[Any, str], None] | None = None
     check_run: Callable[[Any, str], None] | None = None
     needs: Callable[[Any], Mapping[str, str]] = lambda run: {}
+    headline: str | None = None
     further: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     methods: tuple[str, ...] = ("teacher", "distill")
     prompts: int = 0

@@ -16,13 +16,6 @@ from pdmd.scenarios.kind import kind_of
 
 TITLE = "Phased DMD, reproduced"
 TEMPLATE = Path(__file__).with_name("page.html.j2")
-HEADLINES = {  # table of a scenario that says what it came to
-    "mixture2d": "modes",
-    "digits": "diversity",
-    "toy1d": "velocity",
-    "emoji": "diversity",
-    "moving": "motion",
-}
 
 
 def write_page(
@@ -66,7 +59,7 @@ def _headline(scenario: Scenario, run: Run) -> list[Shown]:
     """The table that says what a scenario came to, of the mixture above it its samples."""
     kind = kind_of(run.data)
     pictures = [one for one in scenario.figures if one.name == "samples" and kind.mixture]
-    return pictures + [one for one in scenario.tables if one.name == HEADLINES.get(kind.name)]
+    return pictures + [one for one in scenario.tables if one.name == kind.headline]
 
 
 def _commit(shown: Sequence[Shown]) -> str:

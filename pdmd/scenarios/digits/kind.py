@@ -95,6 +95,7 @@ KIND = Kind(
     check=check,
     evaluate=frozenset({"samples", "frontier_samples", "neighbours"}),
     tables=["diversity", "modes", "differences", "equal_fidelity", "exits", "runs"],
+    headline="diversity",
     figures={
         "samples": ("samples", "codec", "heldout"),
         "frontier": ("frontier", "metrics"),

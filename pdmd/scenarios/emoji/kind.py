@@ -123,6 +123,7 @@ KIND = Kind(
         *("diversity", "modes", "fidelity", "recovered", "differences", "equal_fidelity", "exits"),
         *("strata", "experts", "runs"),
     ],
+    headline="diversity",
     figures={
         "samples": ("decoded", "prompts"),
         "frontier": ("frontier", "metrics"),

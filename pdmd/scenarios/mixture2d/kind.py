@@ -59,6 +59,7 @@ KIND = Kind(
     data=Grid,
     evaluate=frozenset({"samples", "frontier_samples"}),
     tables=["modes", "diversity", "differences", "equal_fidelity", "exits", "boundary", "runs"],
+    headline="modes",
     figures={
         "samples": ("samples", "metrics"),
         "frontier": ("frontier", "metrics"),

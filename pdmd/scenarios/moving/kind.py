@@ -147,6 +147,7 @@ KIND = Kind(
         ),
         *("strata", "experts", "runs"),
     ],
+    headline="motion",
     figures={
         "objects": ("decoded", "prompts"),
         "cameras": ("decoded", "prompts"),

@@ -44,6 +44,7 @@ KIND = Kind(
     methods=("fit",),
     evaluate=frozenset({"samples", "steps"}),
     tables=["velocity", "runs"],
+    headline="velocity",
     figures={
         "trajectories": ("samples",),
         "velocity_error": ("metrics", "every sample", "fitted"),

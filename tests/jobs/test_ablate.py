@@ -1,0 +1,116 @@
+"""An ablation is three lines; what is there, or equal, is not trained again."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pdmd.config.ablation import read_ablation
+from pdmd.config.paths import Paths
+from pdmd.errors import UserError
+from pdmd.files.storage import read_json, write_json, write_text
+from pdmd.jobs.ablate import plan, settings_of, summary, write
+
+ROOT = Path(__file__).resolve().parents[2]
+LINES = "scenario: mixture2d\nof: phased2\ngrid: {distill.fake_updates: [1, 2, 5]}\n"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with the repository's configuration, where results would go."""
+    (tmp_path / "config").symlink_to(ROOT / "config")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def planned(text=LINES, name="fake_updates"):
+    Path(f"{name}.yaml").write_text(text)
+    return plan(read_ablation(Path(f"{name}.yaml")), settings_of([]))
+
+
+def test_a_cell_that_changes_nothing_is_the_method_itself(here):
+    found = planned()
+    assert list(found.cells) == [f"fake-updates-fake-updates-{n}" for n in (1, 2, 5)]
+    assert [name == cell for cell, name in found.cells.items()] == [True, True, False]
+    assert found.cells["fake-updates-fake-updates-5"] == "phased2"
+    assert [run.method for run in found.runs] == ["teacher", "dmd2", *found.cells.values()]
+    runs = {run.method: run for run in found.runs}
+    assert runs["fake-updates-fake-updates-1"].distill.fake_updates == 1
+    assert runs["fake-updates-fake-updates-1"].student.boundaries == (2, 4)
+
+
+def test_it_says_how_many_training_jobs_are_avoided(here):
+    """Seeds of the mixture train together: two phases a cell."""
+    found = planned()
+    assert "3 cells, 6 training jobs, 2 of them avoided: 2 are another method's, 0" in summary(
+        found
+    )
+    assert "4 to run" in summary(found)
+    (run,) = [one for one in found.runs if one.method.endswith("-1")]
+    write_text(Paths(run).phase(5, 1, "expert.safetensors"), "")
+    assert "3 of them avoided: 2 are another method's, 1 are finished; 3 to run" in summary(found)
+
+
+def test_the_other_methods_plan_the_same_jobs(here):
+    """Their configs have the same digests with an ablation beside them: nothing is run again."""
+    from pdmd.config.parts import resolved
+    from pdmd.config.plan import read_workflow
+
+    found = planned()
+    plain = resolved(read_workflow(Path(), settings_of([])))["mixture2d"]
+    beside = resolved(found.experiment)["mixture2d"]
+    assert plain.keys() < beside.keys()
+    assert all(beside[name].digest == part.digest for name, part in plain.items())
+
+
+def test_its_table_has_a_row_a_cell_with_its_value(here):
+    found = planned()
+    for number, run in enumerate(found.runs):
+        for seed in run.seeds:
+            scores = {"tv": 0.1 * number + 0.01 * seed, "inliers": 0.9, "modes_covered": 20}
+            scores |= {"effective_modes": 15.0, "spread": 1.0, "energy": 0.1}
+            write_json(Paths(run).seed(seed, "metrics.json"), scores)
+    write(found)
+    rows = list(csv.DictReader((found.folder / "fake-updates.csv").open()))
+    assert [row["fake_updates"] for row in rows] == ["-", "5", "1", "2", "5"]
+    assert float(rows[2]["tv_mean"]) == pytest.approx(0.2 + 0.03)
+    assert {row["n"] for row in rows} == {"5"}
+    for end in ("md", "tex", "png", "pdf"):
+        assert (found.folder / f"fake-updates.{end}").stat().st_size
+    record = read_json(found.folder / "fake-updates.json")
+    assert len(record["made_from"]["fake-updates"]) == 5 * 5
+
+
+def test_seeds_and_metrics_can_be_its_own(here):
+    found = planned(LINES + "seeds: [7]\nmetrics: [tv]\n")
+    assert {run.seeds for run in found.runs} == {(7,)}
+    assert found.ablation.metrics == ("tv",)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"scenario": "nowhere"}, "nowhere"),
+        ({"of": "nothing"}, "of: 'nothing': expected a method"),
+        ({"grid": {}}, r"grid: {}: expected keys with lists of values"),
+        ({"grid": {"distill.fake_updates": []}}, r"grid\.distill\.fake_updates"),
+        ({"grid": {"distill.wrong": [1]}}, "wrong"),
+        ({"grid": {"distill.fake_updates": [0]}}, "fake_updates"),
+        ({"metrics": ["beauty"]}, "metrics: 'beauty': expected a metric"),
+        ({"colour": "red"}, "colour: 'red'"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(here, change, said):
+    planned()  # the control
+    text = yaml.safe_dump({**yaml.safe_load(LINES), **change})
+    with pytest.raises(UserError, match=said) as raised:
+        planned(text)
+    assert "\n" not in str(raised.value)
+
+
+def test_those_of_the_repository_can_be_planned(here):
+    files = sorted((ROOT / "config" / "ablations").glob("*.yaml"))
+    assert files
+    for file in files:
+        assert "cells" in summary(plan(read_ablation(file), settings_of([])))
