@@ -20,7 +20,8 @@ for scale in PAPER.plans:
             digest=PAPER.digest(scale),
             wanted=PAPER.wanted(scale),
             scale=scale,
+            results=lambda _, output: str(Path(output.record).parents[2]),
             code=CODE["paper"],
         shell:
-            "python -m pdmd paper --scale {params.scale} --listed {input.listed:q} --results {RESULTS:q}"
+            "python -m pdmd paper --scale {params.scale} --listed {input.listed:q} --results {params.results:q}"
             " --digest {params.digest} --configs {input.configs:q}"

@@ -58,6 +58,4 @@ onsuccess:
     # Who asks for a part may lack some.
     if all(Path(path).exists() for path in [*GRAPH.reported(), *CLAIMED.files]):
         settings = settings_file()
-        shell(
-            "python -m pdmd report --results {RESULTS:q} --settings {settings:q}"
-        )
+        shell("python -m pdmd report --results {RESULTS:q} --settings {settings:q}")

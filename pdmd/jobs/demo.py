@@ -17,11 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from pdmd.config.experiment import Experiment
+from pdmd.config.paths import job_label
 from pdmd.config.plan import read_workflow
 from pdmd.config.yaml_files import read_mapping
 from pdmd.errors import UserError
 from pdmd.files.storage import read_json, write_json
-from pdmd.jobs.estimates import describe, running, training_jobs, work_done
+from pdmd.jobs.estimates import describe, running, training_jobs
+from pdmd.jobs.events import EVENTS, LOGGER, Jobs, Reader, Started
+from pdmd.jobs.remaining import TRAINS, expected, seconds_left, stage
 from pdmd.scenarios.kind import kind_of
 from pdmd.warm import warmed
 
@@ -47,7 +50,8 @@ def run_demo(cores: int, arguments: Sequence[str]) -> None:
     log = results / "demo.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     # Snakemake's --configfile takes all that follows: its own flags stand first.
-    command = snakemake_command([f"-c{cores}", "--rerun-incomplete", *arguments])
+    events = ["--logger", LOGGER, "--logger-pdmd-file", str(results / EVENTS)]
+    command = snakemake_command([f"-c{cores}", "--rerun-incomplete", *events, *arguments])
     started = time.time()
     with Claim(results / ".state" / "demo.json") as claim:
         claim.unlock(arguments)
@@ -55,7 +59,7 @@ def run_demo(cores: int, arguments: Sequence[str]) -> None:
             process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
             claim.note(process.pid)
             try:
-                _watch(process, experiment, log, started, claim)
+                _watch(process, View(experiment, cores, started), claim)
             except KeyboardInterrupt:
                 process.wait()
                 raise UserError("stopped: `make demo` goes on from the last checkpoints") from None
@@ -189,16 +193,8 @@ def _experiment(arguments: Sequence[str]) -> Experiment:
     return read_workflow(Path(), settings)
 
 
-def _watch(
-    process: subprocess.Popen[bytes],
-    experiment: Experiment,
-    log: Path,
-    started: float,
-    claim: Claim,
-) -> None:
+def _watch(process: subprocess.Popen[bytes], view: View, claim: Claim) -> None:
     """Show progress until Snakemake ends: redrawn on a terminal, else a block every 15 s."""
-    results, jobs = Path(experiment.settings["results"]), training_jobs(experiment)
-    before = work_done(jobs, running(results))
     live, drawn, last = sys.stdout.isatty(), 0, 0.0
     while process.poll() is None:
         time.sleep(0.5)
@@ -206,7 +202,7 @@ def _watch(
         if not live and time.time() - last < 15:
             continue
         last = time.time()
-        lines = _progress(experiment, log, started, before)
+        lines = view.lines()
         if live:
             width = shutil.get_terminal_size().columns - 1
             print(f"\x1b[{drawn}F\x1b[0J" if drawn else "", end="")
@@ -214,23 +210,42 @@ def _watch(
         print("\n".join(lines), flush=True)
 
 
-def _progress(experiment: Experiment, log: Path, started: float, before: float) -> list[str]:
-    """The present state in a few lines."""
-    results, jobs = Path(experiment.settings["results"]), training_jobs(experiment)
-    text = log.read_text(encoding="utf-8", errors="replace")  # it is being written
-    planned = re.findall(r"^total +(\d+)", text, re.M)
-    steps = re.findall(r"(\d+) of (\d+) steps", text)
-    done, total = steps[-1] if steps else ("0", planned[-1] if planned else "?")
-    now = running(results)
-    work, behind = sum(job.work for job in jobs), work_done(jobs, now)
-    elapsed, left = time.time() - started, "time left not known yet"
-    if behind - before > 0.02 * work:
-        rest = elapsed * (work - behind) / (behind - before)
-        left = f"about {_clock(rest)} left" if rest > 0 else "measuring and drawing"
-    elif behind == work and int(done):
-        left = f"about {_clock(elapsed * (int(total) - int(done)) / int(done))} left"
-    head = f"[{_clock(elapsed)}] jobs {done} of {total}, training {behind / work:.0%}, {left}"
-    return [head, *[f"    {describe(value)}" for value in now]]
+class View:
+    """What is shown of a run: every job under way with its own progress, and the time left."""
+
+    def __init__(self, experiment: Experiment, cores: int, started: float):
+        self.experiment, self.cores, self.started = experiment, cores, started
+        self.results = Path(experiment.settings["results"])
+        self.reader = Reader(self.results / EVENTS, started)
+
+    def lines(self) -> list[str]:
+        """The present state: a line for all, and one for each job."""
+        jobs, reports = self.reader.look(), running(self.results)
+        by_label = {str(value["label"]): value for value in reports}
+        training = training_jobs(self.experiment)
+        rest = seconds_left(jobs, training, reports, self.label, self.cores)
+        elapsed = _clock(time.time() - self.started)
+        left = "planning" if rest is None else f"about {_clock(rest)} left"
+        head = f"[{elapsed}] {jobs.done} of {jobs.total or '?'} jobs, {left}"
+        return [head, *(f"    {self._line(job, jobs, by_label)}" for job in jobs.running.values())]
+
+    def _line(self, job: Started, jobs: Jobs, reports: dict[str, dict[str, Any]]) -> str:
+        label = self.label(job)
+        if label in reports:
+            return describe(reports[label])
+        return f"{job.name:<38} {_clock(time.time() - job.time)} of about" + (
+            f" {_clock(expected(jobs, job.rule))}" if stage(job.rule) != TRAINS else " to begin"
+        )
+
+    def label(self, job: Started) -> str:
+        """What a training job calls itself, of the job that Snakemake runs."""
+        of = job.wildcards
+        run = self.experiment.runs.get((of.get("scenario", ""), of.get("method", "")))
+        if run is None or "phase" not in of:
+            return job.name
+        group = of.get("group", "")
+        seeds = [int(group)] if group.isdecimal() else self.experiment.groups(run.scenario)[0]
+        return job_label(run, int(of["phase"]), seeds)
 
 
 def _clock(seconds: float) -> str:

@@ -142,12 +142,6 @@ def running(results: Path) -> list[dict[str, Any]]:
     return sorted(reports, key=lambda value: str(value["label"]))
 
 
-def work_done(jobs: list[Job], now: list[dict[str, Any]]) -> float:
-    """Work behind us, running jobs by their share."""
-    shares = {value["label"]: value["step"] / value["updates"] for value in now}
-    return sum(job.work * (1 if job.output.exists() else shares.get(job.label, 0)) for job in jobs)
-
-
 def describe(value: dict[str, Any]) -> str:
     """One running job in one line: label, updates, losses, updates a second."""
     line = f"{value['label']:<38} {value['step']:>6}/{value['updates']} updates"

@@ -12,7 +12,7 @@ from pdmd.config.plan import VARIABLE
 from pdmd.config.sections import Bank
 from pdmd.errors import UserError
 from pdmd.jobs import demo
-from pdmd.jobs.estimates import describe, fit_work, phase_work, running, training_jobs, work_done
+from pdmd.jobs.estimates import describe, fit_work, phase_work, running, training_jobs
 
 
 @pytest.fixture
@@ -52,17 +52,6 @@ def test_the_work_of_a_phase_follows_its_network_calls(experiment):
     assert fit_work(run, 2) == 2 * fit_work(run, 1)
 
 
-def test_work_done_counts_outputs_and_the_share_of_running_jobs(experiment, tmp_path):
-    jobs = training_jobs(experiment)
-    assert work_done(jobs, running(tmp_path)) == 0
-    report(tmp_path, "mixture2d dmd2 phase 1", 8, 16)
-    (job,) = (job for job in jobs if job.label == "mixture2d dmd2 phase 1")
-    assert work_done(jobs, running(tmp_path)) == job.work / 2
-    job.output.parent.mkdir(parents=True)
-    job.output.write_text("{}")
-    assert work_done(jobs, running(tmp_path)) == job.work
-
-
 def test_a_running_job_is_one_line(tmp_path):
     report(tmp_path, "mixture2d dmd2 phase 1", 8, 16)
     (value,) = running(tmp_path)
@@ -94,14 +83,40 @@ def test_a_failure_is_told_in_the_lines_that_matter():
     assert demo._failure("only\nnoise") == ["only", "noise"]  # control: nothing to pick
 
 
-def test_progress_names_jobs_share_and_time_left(experiment, tmp_path):
-    log = tmp_path / "demo.log"
-    log.write_bytes(b"3 of 20 steps (15%) done\n\xe9 half a letter \xc3")
-    report(tmp_path, "mixture2d dmd2 phase 1", 16, 16)
-    lines = demo._progress(experiment, log, time.time() - 60, 0.0)
-    assert "jobs 3 of 20" in lines[0]
-    assert " left" in lines[0]
-    assert "mixture2d dmd2 phase 1" in lines[1]
+def events(folder, *lines):
+    path = folder / demo.EVENTS
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as handle:
+        handle.write("".join(json.dumps(one) + "\n" for one in lines))
+
+
+def started(number, rule, when, **wildcards):
+    job = {"id": number, "rule": rule, "wildcards": wildcards, "threads": 1}
+    return {"event": "started", **job, "time": when}
+
+
+def test_every_running_job_is_named_with_its_own_progress(experiment, tmp_path):
+    """A training job by its updates, another by its time; what has ended is not."""
+    begin, now = time.time() - 60, time.time()
+    of = {"scenario": "mixture2d", "method": "dmd2"}
+    events(
+        tmp_path,
+        {"event": "planned", "counts": {"distill_mixture2d": 2, "sample": 3}, "time": begin},
+        started(1, "distill_mixture2d", now - 30, **of, phase="1"),
+        started(2, "sample", now - 20, **of, group="1"),
+        started(3, "sample", now - 9, **of, group="2"),
+        {"event": "finished", "id": 2, "time": now - 10},
+    )
+    report(tmp_path, "mixture2d dmd2 phase 1", 8, 16)
+    head, *lines = demo.View(experiment, 2, begin - 1).lines()
+    assert "1 of 5 jobs" in head
+    assert " left" in head
+    assert len(lines) == 2
+    assert "mixture2d dmd2 phase 1" in lines[0]
+    assert "8/16 updates" in lines[0]
+    assert "sample mixture2d dmd2 seed 2" in lines[1]
+    assert "0:09 of about" in lines[1]
+    assert "? jobs, planning" in demo.View(experiment, 2, now + 1).lines()[0]  # an earlier run's
 
 
 def test_a_report_without_results_is_refused_in_one_line(tmp_path):
