@@ -1,10 +1,9 @@
 """python -m pdmd."""
 
+import os
 import signal
 import sys
 from contextlib import suppress
-
-from pdmd.warm import ask
 
 
 def main(alone: bool = False) -> int:
@@ -27,8 +26,15 @@ def main(alone: bool = False) -> int:
         return 128 + signal.SIGINT
 
 
+def asked() -> int | None:
+    """Have a warm process run the command line, if there is one; its exit status."""
+    from pdmd.warm import ask
+
+    return ask(sys.argv[1:])
+
+
 if __name__ == "__main__":
-    asked = ask(sys.argv[1:])
-    status = main(alone=True) if asked is None else asked
+    status = asked() if "PDMD_WARM" in os.environ else None
+    status = main(alone=True) if status is None else status
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left that it could stop
     sys.exit(status)

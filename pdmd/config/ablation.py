@@ -36,11 +36,9 @@ class Ablation:
 
     def overlay(self, settings: Config) -> Config:
         """Settings that run its cells beside the scenario's own methods, in the same results."""
-        from pdmd.config.yaml_files import read_yaml
-
         listed = settings.get("methods", {})
         own = {"kind": "distill", "grid": {k: list(v) for k, v in self.grid.items()}}
-        known: Config = read_yaml(Path("config/methods.yaml"))
+        known: Config = read_mapping(Path("config/methods.yaml"))
         of = known.get(self.of) or listed.get(self.of)
         if of is None:
             raise refusal(self.name, "of", self.of, "a method of config/methods.yaml")

@@ -25,11 +25,11 @@ from pdmd.files.storage import read_json, write_json
 from pdmd.jobs.estimates import describe, running, training_jobs
 from pdmd.jobs.events import EVENTS, LOGGER, Jobs, Reader, Started
 from pdmd.jobs.remaining import TRAINS, expected, seconds_left, stage
+from pdmd.report.bundle import SETTINGS as LAST_SETTINGS
 from pdmd.scenarios.kind import kind_of
 from pdmd.warm import warmed
 
 CONFIG = Path("config/config.yaml")
-LAST_SETTINGS = Path(".state/settings.json")  # below the results folder
 LOCKS = Path(".snakemake/locks")
 
 
@@ -217,13 +217,13 @@ class View:
         self.experiment, self.cores, self.started = experiment, cores, started
         self.results = Path(experiment.settings["results"])
         self.reader = Reader(self.results / EVENTS, started)
+        self.training = training_jobs(experiment)
 
     def lines(self) -> list[str]:
         """The present state: a line for all, and one for each job."""
         jobs, reports = self.reader.look(), running(self.results)
         by_label = {str(value["label"]): value for value in reports}
-        training = training_jobs(self.experiment)
-        rest = seconds_left(jobs, training, reports, self.label, self.cores)
+        rest = seconds_left(jobs, self.training, reports, self.label, self.cores)
         elapsed = _clock(time.time() - self.started)
         left = "planning" if rest is None else f"about {_clock(rest)} left"
         head = f"[{elapsed}] {jobs.done} of {jobs.total or '?'} jobs, {left}"

@@ -60,7 +60,6 @@ def content(experiment: Experiment, figures: bool = True) -> Content:
     for scenario, of in parts.items():
         configs = [part for name, part in of.items() if name.endswith(("table.json", "paper.json"))]
         runs = [part.run for name, part in of.items() if name.endswith("config/table.json")]
-        runs = [run for run in runs if run.method in experiment.method_names(scenario)]
         made_from = [*tables_from(runs).values()]
         made_from += figures_from(runs).values() if figures else []
         needed |= dict.fromkeys(part.path for part in configs)

@@ -104,7 +104,7 @@ def _read(
     recorded = there is None and (folder / RECORDED).exists()
     if recorded:
         return Read(folder, method, read_recorded(folder / RECORDED, method, claim.metric), True)
-    paths = _paths(folder / method, there)
+    paths = seed_scores(folder / method, there)
     values = {s: read_scores(path, [claim.metric])[claim.metric] for s, path in paths.items()}
     return Read(folder, method, values, False)
 
@@ -133,15 +133,20 @@ def tested(claim: Claim, differences: Sequence[float]) -> Paired:
     return replace(test, p=paired([value + worse for value in differences]).p)
 
 
-def _paths(folder: Path, there: Collection[Path] | None) -> dict[int, Path]:
-    """Seed -> a method's scores, of seeds that have some."""
+def seed_scores(folder: Path, there: Collection[Path] | None = None) -> dict[int, Path]:
+    """Seed -> a method's scores, of seeds that have some, in their order.
+
+    Args:
+        there: the files that may be read, None for all.
+    """
     paths = folder.glob(f"seed*/{SCORES}")
     named = {
         path.parent.name.removeprefix("seed"): path
         for path in paths
         if there is None or path in there
     }
-    return {int(name): path for name, path in named.items() if name.isdecimal()}
+    numbers = sorted(int(name) for name in named if name.isdecimal())
+    return {number: named[str(number)] for number in numbers}
 
 
 def _choice(values: Sequence[object]) -> str:

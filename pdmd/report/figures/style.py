@@ -82,7 +82,6 @@ LABELS = {
     "kvd_teacher": "KVD to the teacher ↓",
     "velocity_rmse": "RMSE of the velocity ↓",
     "trajectory_rmse": "RMSE of the trajectories ↓",
-    "fake_loss": "fake loss",
     "relative_lag": "fake lag / its loss",
     "generator_gradient_norm": "generator gradient norm",
     "sample_std": "std. of samples",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,6 @@ class Page:
     claims: Shown | None
     paper: Sequence[tuple[str, Sequence[Shown], Sequence[tuple[str, str]]]]
     scenarios: Sequence[Scenario]
-    machines: Sequence[str] = field(default=())
 
 
 def address(content: bytes, kind: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pdmd.config.paper import Artefact, Made, Published
 from pdmd.metrics.intervals import mean_interval
 from pdmd.metrics.ranges import ANY, Range, metric_range
+from pdmd.report.claims import RECORDED, seed_scores
 from pdmd.report.looks import look
 from pdmd.report.reading import read_every_recorded, read_scores
 from pdmd.report.tables import closed, is_sure
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DMD2, TEACHER = "dmd2", "teacher"  # between which a share of the gap is closed
-RECORDED, SCORES = "scores.csv", "metrics.json"
 BETWEEN = ": "  # a group's title and a column's head
 Seeds = dict[int, dict[str, float]]  # seed -> scores
 
@@ -57,7 +57,7 @@ def read_group(results: Path, made: Made) -> Group | None:
             scores = {name: every[name] for name in made.methods if name in every}
             files = [folder / RECORDED]
         else:
-            paths = {name: _paths(folder / name) for name in made.methods}
+            paths = {name: seed_scores(folder / name) for name in made.methods}
             scores = {
                 name: {seed: read_scores(path) for seed, path in of.items()}
                 for name, of in paths.items()
@@ -67,12 +67,6 @@ def read_group(results: Path, made: Made) -> Group | None:
         if scores:
             return Group(made, scores, tuple(files))
     return None
-
-
-def _paths(folder: Path) -> dict[int, Path]:
-    """Seed -> scores of one method, in the order of seeds."""
-    found = {path.parent.name[len("seed") :]: path for path in folder.glob(f"seed*/{SCORES}")}
-    return {int(seed): found[seed] for seed in sorted(found, key=int) if seed.isdecimal()}
 
 
 def score_tables(artefact: Artefact, groups: Sequence[Group]) -> tuple[pd.DataFrame, pd.DataFrame]:
