@@ -33,6 +33,7 @@ from pdmd.files.contents import load_finite
 from pdmd.files.storage import (
     load_tensors,
     read_json,
+    save_pickled,
     save_tensors,
     sha256,
     write_json,
@@ -42,7 +43,7 @@ from pdmd.metrics.alignment import load_clip
 from pdmd.models.base import Space
 from pdmd.models.build import build, load_snapshots, warm_start
 from pdmd.networks.judge import load_judge
-from pdmd.networks.small_clip import SIZES, save_small_clip
+from pdmd.networks.small_clip import SIZES
 from pdmd.report.claims import read_recorded
 from pdmd.report.record import keep_record
 from pdmd.scenarios.digits import pictures as digits
@@ -186,7 +187,7 @@ def other_files(folder: Path, repository: Path) -> Iterator[Kind]:
     """Frozen networks, and what a record is made from."""
     from clip.model import CLIP
 
-    save_small_clip(CLIP(**{**SIZES, "vocab_size": 60}), folder / "small_clip.pt")
+    save_pickled(folder / "small_clip.pt", CLIP(**{**SIZES, "vocab_size": 60}).state_dict())
     yield Kind("small CLIP", folder / "small_clip.pt", lambda p: load_clip.__wrapped__(str(p)))
     weights = assets.folder_of("lite0") / "lite0.safetensors"
     save_tensors(weights, {"x": torch.zeros(2)})

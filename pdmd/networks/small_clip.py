@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pdmd.data.prompts import with_article
-from pdmd.files.storage import save_pickled
 from pdmd.scenarios.kind import kinds
 from pdmd.scenarios.sprites import STYLES, categories, nouns, place, sprite
 from pdmd.streams import Stream
@@ -197,8 +195,3 @@ def retrieval_accuracy(image: Tensor, text: Tensor, truth: Tensor, k: int) -> fl
     """Share of pictures (N, D) whose text, row truth (N,) of (M, D), is among the k nearest."""
     score = functional.normalize(image, dim=-1) @ functional.normalize(text, dim=-1).T
     return float((score.topk(k, 1).indices == truth[:, None]).any(1).double().mean())
-
-
-def save_small_clip(model: nn.Module, path: Path) -> None:
-    """Write a state dict that `clip.load(path)` takes for a CLIP."""
-    save_pickled(path, model.state_dict())

@@ -3,8 +3,9 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
+from pdmd.files.storage import save_pickled
 from pdmd.metrics.alignment import clip_score
-from pdmd.networks.small_clip import SIZES, save_small_clip
+from pdmd.networks.small_clip import SIZES
 
 TEXTS = ["a fox", "a rocket", "a slice of pizza"] * 4
 
@@ -22,7 +23,7 @@ def path(tmp_path_factory):
         for block in (*model.visual.transformer.resblocks, *model.transformer.resblocks):
             block.attn.out_proj.weight.mul_(30)
     found = tmp_path_factory.mktemp("clip") / "random.pt"
-    save_small_clip(model, found)
+    save_pickled(found, model.state_dict())
     return str(found)
 
 

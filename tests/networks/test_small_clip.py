@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from pdmd.files.storage import save_pickled
 from pdmd.networks.small_clip import (
     CONTEXT,
     SIZES,
@@ -11,7 +12,6 @@ from pdmd.networks.small_clip import (
     picture_pool,
     prepare,
     retrieval_accuracy,
-    save_small_clip,
 )
 from pdmd.streams import Stream
 
@@ -80,7 +80,7 @@ def test_random_weights_retrieve_no_better_than_chance(objects):
 def test_clip_loads_the_file_and_embeds_alike(model, objects, tmp_path):
     import clip
 
-    save_small_clip(model, tmp_path / "small.pt")
+    save_pickled(tmp_path / "small.pt", model.state_dict())
     loaded, _ = clip.load(str(tmp_path / "small.pt"), device="cpu", jit=False)
     rows = torch.arange(6)
     pictures = prepare(objects.pictures(rows, 0 * rows, Stream([1], 0, "test")), 32)
@@ -104,7 +104,7 @@ def test_weights_rounded_to_half_precision_load_exactly(model, tmp_path):
     texts = clip.tokenize(["a frog", "a rocket"], context_length=CONTEXT)
     gaps = []
     for one in (rounded, model):
-        save_small_clip(one, tmp_path / "small.pt")
+        save_pickled(tmp_path / "small.pt", one.state_dict())
         loaded, _ = clip.load(str(tmp_path / "small.pt"), device="cpu", jit=False)
         with torch.no_grad():
             gaps.append(float((loaded.encode_text(texts) - one.encode_text(texts)).abs().max()))

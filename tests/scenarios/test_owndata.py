@@ -12,8 +12,8 @@ from pdmd.config.run import read_run
 from pdmd.data.texts import frames_of, read_texts
 from pdmd.errors import UserError
 from pdmd.files.assets import ASSETS, write_index
-from pdmd.files.storage import load_tensors, read_json
-from pdmd.networks.small_clip import save_small_clip, train_small_clip
+from pdmd.files.storage import load_tensors, read_json, save_pickled
+from pdmd.networks.small_clip import train_small_clip
 from pdmd.report.tables import write_tables
 from pdmd.scenarios.owndata.pictures import read_pictures, read_prompts, square
 from pdmd.stages.decode import decode_samples
@@ -70,7 +70,7 @@ def parts(tmp_path_factory):
     made = accepted({**settings, "results": str(root / "results")})
     found = made.parts("own")
     model, _ = train_small_clip(2)
-    save_small_clip(model, root / "results/clip/small_clip.pt")
+    save_pickled(root / "results/clip/small_clip.pt", model.state_dict())
     write_index(list(ASSETS), root / "results/weights.json")
     render(found["config/data.json"])
     encode(found["config/data.json"])
