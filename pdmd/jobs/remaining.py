@@ -10,8 +10,8 @@ from pdmd.jobs.estimates import Job
 from pdmd.jobs.events import Jobs, Started
 
 # Seconds of a job on one core of a cloud machine, by the stage that its rule is named after;
-# after the demo's, rounded; `classifier`, `trajectories` and `claims`, which it lacks, are guessed. What a
-# rule has taken in this run corrects it.
+# after the demo's, rounded; `classifier`, `trajectories` and `claims`, which it lacks, are guessed.
+# What a rule has taken in this run corrects it.
 SECONDS = {
     "render": 12.0,
     "embed": 3.0,
