@@ -102,16 +102,33 @@ def test_scancel_fails_the_job_and_a_new_start_goes_on(lab, undisturbed, resumab
 
 @pytest.mark.long
 def test_at_its_walltime_a_resumable_job_saves_and_goes_on_under_its_id(lab, undisturbed):
-    """Slurm counts minutes and looks twice in one, hence a walltime of one and updates that last as
-    long, and a signal in its middle: a busy machine starts a job, too, in half a minute."""
-    lab.start(config={"runtime": 1, "pace": 1.5}, signal_delay=30)
+    """Slurm counts minutes and looks twice in one, hence a walltime of one and updates that last
+    longer, and a signal in its middle: a busy machine starts a job, too, in half a minute."""
+    lab.start(config={"runtime": 1, "pace": 2.5}, signal_delay=30)
     lab.wait_steps(1)
     job = lab.job()
-    assert lab.end(150) == 0, lab.output()
+    assert lab.end(180) == 0, lab.output()
     lab.check(undisturbed)
     assert lab.submissions() == 1
     (log,) = lab.folder.glob(f".snakemake/submitit/run-*/{job}_0_log.out")
     assert f"Requeued job {job}" in log.read_text()
+
+
+@pytest.mark.parametrize("resumable", [1, pytest.param(0, marks=pytest.mark.slow_slurm)])
+def test_a_resumable_job_told_to_stop_once_all_is_written_succeeds(lab, undisturbed, resumable):
+    """A failure, it would be made again from its first update: what it went on from is dropped. The
+    control is a job that cannot be requeued, whose Snakemake is told to stop, too."""
+    lab.start(config={"pace": 0.02, "last": 5, "resumable": resumable})
+    done = lab.folder / "done.txt"
+    lab.cluster.wait(lambda: done.exists() or lab.driver.poll() is not None, 40, "results")
+    job = lab.job()
+    lab.cluster.run("scancel", "--full", f"--signal={'USR2' if resumable else 'TERM'}", job)
+    assert lab.end() == 1 - resumable, lab.output()
+    if resumable:
+        lab.check(undisturbed)
+    assert len(lab.steps()) == 40
+    (log,) = lab.folder.glob(f".snakemake/submitit/run-*/{job}_0_log.err")
+    assert "the job is told to stop" in log.read_text()
 
 
 @pytest.mark.slow_slurm
@@ -153,7 +170,7 @@ def test_death_of_the_node_in_the_middle_of_training(lab, undisturbed):
     lab.wait_steps(15)
     (node,) = lab.nodes()
     lab.cluster.kill_node(node)
-    assert lab.end(150) == 0, lab.output()
+    assert lab.end(180) == 0, lab.output()
     assert len(lab.nodes()) == 2
     lab.check(undisturbed, repeated=CHECKPOINT)
     assert lab.submissions() == 1

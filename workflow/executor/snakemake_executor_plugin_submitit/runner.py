@@ -15,12 +15,12 @@ import sys
 import threading
 import time
 from collections.abc import Collection
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
-LATE = 5.0  # seconds in which what was being started as the signal came is told, too
 STUCK = 10.0  # seconds after which a Snakemake that runs nothing is taken to hang
 
 
@@ -77,17 +77,58 @@ def copy_stream(source: IO[bytes], target: int) -> None:
             lost += len(block)
 
 
-def members(session: int) -> list[int]:
-    """The living processes of a session."""
-    found = []
+def family(session: int) -> dict[int, int]:
+    """The living processes of a session, each with its parent."""
+    found = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            state, _, _, number = stat.read_text().rpartition(")")[2].split()[:4]
+            state, parent, _, number = (
+                stat.read_text(encoding="utf-8").rpartition(")")[2].split()[:4]
+            )
         except (OSError, ValueError):
             continue
         if int(number) == session and state != "Z":
-            found.append(int(stat.parent.name))
+            found[int(stat.parent.name)] = int(parent)
     return found
+
+
+def arguments(pid: int) -> list[bytes]:
+    """A process's command line; empty where it has ended."""
+    try:
+        return Path("/proc", str(pid), "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+def passes_on(pid: int) -> bool:
+    """Whether a process is a shell that SIGTERM would end at once, whatever it waits for."""
+    try:
+        status = Path("/proc", str(pid), "status").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return False
+    masks = dict(line.split(":\t") for line in status.splitlines())
+    if masks["Name"] not in ("bash", "sh", "dash"):
+        return False
+    handled = int(masks["SigCgt"], 16) | int(masks["SigIgn"], 16)
+    return not handled >> (signal.SIGTERM - 1) & 1
+
+
+def overseers(session: int) -> set[int]:
+    """A session's Snakemake with the shells around it, above and below; none without Snakemake.
+
+    A resumable job that was writing its last file as it was told to stop ends well. Were these told
+    too, its success would be taken for a failure, and all of it made again from the beginning.
+    """
+    parents = family(session)
+    above, pid = {session}, session
+    while (b"-m", b"snakemake") not in pairwise(arguments(pid)):
+        children = [child for child, parent in parents.items() if parent == pid]
+        if len(children) != 1:
+            return set()
+        (pid,) = children
+        above.add(pid)
+    jobs = [child for child, parent in parents.items() if parent == pid and passes_on(child)]
+    return above.union(child for child in jobs if child in parents.values())
 
 
 def hangs(session: int) -> bool:
@@ -96,17 +137,9 @@ def hangs(session: int) -> bool:
     Snakemake (9.x) takes a lock in its handler of SIGTERM that its main thread may hold as the
     signal comes, while it selects jobs: it then waits for itself. SIGINT raises out of that.
     """
-    alive = members(session)
-    parents, commands = set[int](), dict[int, bytes]()
-    for pid in alive:
-        try:
-            stat = Path("/proc", str(pid), "stat").read_text(encoding="utf-8")
-            commands[pid] = Path("/proc", str(pid), "cmdline").read_bytes()
-        except OSError:
-            continue
-        parents.add(int(stat.rpartition(")")[2].split()[1]))
-    leaves = [command for pid, command in commands.items() if pid not in parents]
-    return bool(leaves) and all(b"snakemake" in command for command in leaves)
+    parents = family(session)
+    leaves = parents.keys() - parents.values()
+    return bool(leaves) and all(b"snakemake" in b" ".join(arguments(pid)) for pid in leaves)
 
 
 def runs_still(job: str) -> bool:
@@ -237,7 +270,7 @@ class SnakemakeJob:
         while True:
             try:
                 code = process.wait(0.2)
-                if not told or not members(process.pid) or time.time() > told + self.grace:
+                if not told or not family(process.pid) or time.time() > told + self.grace:
                     break
             except subprocess.TimeoutExpired:
                 pass
@@ -245,10 +278,11 @@ class SnakemakeJob:
                 told = time.time()
             if told and time.time() > told + self.grace:
                 self._signal(process.pid, signal.SIGKILL)
-            elif told and time.time() < told + LATE:
-                heard |= self._signal(process.pid, signal.SIGTERM, heard)
-            elif told and not freed and time.time() > told + STUCK and hangs(process.pid):
+            elif told and not freed and time.time() > told + STUCK and self._hangs(process.pid):
                 freed = bool(self._signal(process.pid, signal.SIGINT))
+            elif told:  # also what is started by then
+                spared = overseers(process.pid) if self.resumable else set[int]()
+                heard |= self._signal(process.pid, signal.SIGTERM, heard | spared)
             if process.returncode is not None:
                 time.sleep(0.1)
         self._signal(process.pid, signal.SIGKILL)  # what it left behind
@@ -256,10 +290,14 @@ class SnakemakeJob:
             pump.join(5)
         return code
 
+    def _hangs(self, session: int) -> bool:
+        """Whether a Snakemake waits for itself: only where Slurm has told it, too, to stop."""
+        return signal.SIGTERM in self._received and hangs(session)
+
     @staticmethod
     def _signal(session: int, number: int, but: Collection[int] = ()) -> set[int]:
         """Signal every process of a session but some, group leaders of their own included."""
-        pids = set(members(session)).difference(but)
+        pids = set(family(session)).difference(but)
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)

@@ -1,13 +1,16 @@
 """With PACE in the environment: `pdmd distill` at a pace that leaves time for a fault.
 
-Every update that is done is a line in steps.txt: its number, process and node.
+Every update that is done is a line in steps.txt: its number, process and node. With LAST, too, it
+ends that many seconds after all is written, and leaves a file done.txt before that.
 """
 
+import atexit
 import importlib.abc
 import importlib.machinery
 import os
 import sys
 import time
+from pathlib import Path
 
 MODULE = "pdmd.distill"
 
@@ -43,6 +46,14 @@ def slow_down(trainer):
         return values
 
     trainer.update = slowly
+    if float(os.environ.get("LAST", "0")):
+        atexit.register(linger)
+
+
+def linger():
+    """Wait on the way to the exit."""
+    Path("done.txt").touch()
+    time.sleep(float(os.environ["LAST"]))
 
 
 if "PACE" in os.environ:
