@@ -23,7 +23,8 @@ from pdmd.config.yaml_files import read_mapping
 from pdmd.errors import UserError
 from pdmd.files import provenance
 from pdmd.files.storage import write_text
-from pdmd.jobs.demo import CONFIG, snakemake_command
+from pdmd.jobs.claim import snakemake_command
+from pdmd.jobs.demo import CONFIG
 from pdmd.metrics.ranges import ranges
 from pdmd.report.looks import call, look, name_methods
 from pdmd.report.reading import read_metrics

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 LOGGER = "pdmd"  # the plugin's name
-EVENTS = Path(".state/jobs.jsonl")  # below the results
+EVENTS = Path(".state/jobs.jsonl")  # of a demo, below its results
+SHARED = Path(".snakemake/pdmd/jobs.jsonl")  # where the plugin writes if it is given no file
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,37 @@ class Jobs:
         finished = [job for job, _ in self.finished]
         begun = Counter(one.rule for one in [*self.running.values(), *self.failed, *finished])
         return self.planned - begun
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run of a workflow, as its first line says.
+
+    Attributes:
+        digest: of what it was planned from; process: pid, host and start of its Snakemake; time:
+            seconds since 1970.
+    """
+
+    digest: str
+    process: dict[str, Any]
+    time: float
+
+
+def last_plan(path: Path) -> Plan | None:
+    """The run that the file told of last; None where it tells of none."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError:
+        return None
+    for line in reversed(lines):
+        try:
+            value = json.loads(line)
+            if value["event"] == "planned":
+                process = {name: value[name] for name in ("pid", "start", "host")}
+                return Plan(str(value["plan"]), process, float(value["time"]))
+        except (ValueError, TypeError, KeyError):
+            continue  # torn by a crash
+    return None
 
 
 class Reader:

@@ -1,20 +1,27 @@
 """`pdmd status`: which jobs are out, where each is, why it waits, and how far its training is.
 
-It reads what is there anyway: the executor's notes, one squeue, the training jobs' progress files.
+It reads what is there anyway: the executor's notes, one squeue, the training jobs' progress files,
+and what Snakemake's logger `pdmd` keeps of the run.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pdmd.config.plan import recall
+from pdmd.errors import UserError
+from pdmd.jobs.claim import identity
 from pdmd.jobs.estimates import describe, running
+from pdmd.jobs.events import EVENTS, SHARED, Plan, last_plan
+from pdmd.jobs.view import View
 
 NOTES = Path(".snakemake/submitit/running")
 
@@ -105,12 +112,52 @@ def _words(state: str, reason: str, node: str, spent: str, left: str) -> str:
     return f"{state.lower()}{where}{more}"
 
 
+def run_view(results: Path, shared: Path = SHARED) -> View | None:
+    """The run under way that Snakemake's logger tells of, planned in this folder; None: none is."""
+    for path in (results / EVENTS, shared):
+        plan = last_plan(path)
+        if plan is None or _has_ended(plan):
+            continue
+        try:
+            experiment = recall(plan.digest)
+        except UserError:
+            continue
+        if Path(experiment.settings["results"]).resolve() == results.resolve():
+            view = View(experiment, 1, plan.time, path)
+            view.cores = max(1, len(view.reader.look().running))
+            return view
+    return None
+
+
+def _has_ended(plan: Plan) -> bool:
+    """Whether its Snakemake has; of another machine's nothing is known."""
+    if plan.process["host"] != socket.gethostname():
+        return False
+    return identity(int(plan.process["pid"])) != plan.process
+
+
 def status_lines(results: Path, notes: Path = NOTES) -> list[str]:
-    """One line a job, and below it how far its training is."""
+    """How far the run is, as the demo shows it; a line a job, and below it its training."""
+    rows, view = jobs_out(notes), run_view(results)
+    if view is None:
+        return job_lines(results, rows)
+    head, *jobs = view.lines()
+    if rows:  # each with what the queue says of it
+        return [head, *job_lines(results, rows)]
+    return [head, *jobs, *job_lines(results, rows, view.labels())]
+
+
+def job_lines(results: Path, rows: Sequence[Out], shown: Container[str] = ()) -> list[str]:
+    """One line a job, and below it how far its training is.
+
+    Args:
+        rows: jobs on a cluster; shown: labels of training that has its line already.
+    """
     progress: dict[str | None, list[dict[str, Any]]] = {}
     for value in running(results):
-        progress.setdefault(value.get("slurm_job"), []).append(value)
-    rows, lines = jobs_out(notes), []
+        if str(value["label"]) not in shown:
+            progress.setdefault(value.get("slurm_job"), []).append(value)
+    lines = []
     width = max((len(row.name) for row in rows), default=0)
     for row in rows:
         lines.append(f"{row.id:>8}  {row.name:<{width}}  {row.queue}")
@@ -137,4 +184,4 @@ def _duration(seconds: float) -> str:
 def print_status(results: Path) -> None:
     """Say what runs and what waits."""
     lines = status_lines(results)
-    print("\n".join(lines) if lines else "No training job is running, and none is in a queue.")
+    print("\n".join(lines) if lines else "Nothing is running, and nothing is in a queue.")

@@ -1,5 +1,6 @@
 import json
 import os
+import socket
 import subprocess
 import time
 from dataclasses import replace
@@ -12,7 +13,10 @@ from pdmd.config.plan import VARIABLE
 from pdmd.config.sections import Bank
 from pdmd.errors import UserError
 from pdmd.jobs import demo
+from pdmd.jobs.claim import Claim
 from pdmd.jobs.estimates import describe, fit_work, phase_work, running, training_jobs
+from pdmd.jobs.events import EVENTS
+from pdmd.jobs.view import View
 
 
 @pytest.fixture
@@ -84,7 +88,7 @@ def test_a_failure_is_told_in_the_lines_that_matter():
 
 
 def events(folder, *lines):
-    path = folder / demo.EVENTS
+    path = folder / EVENTS
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as handle:
         handle.write("".join(json.dumps(one) + "\n" for one in lines))
@@ -108,7 +112,7 @@ def test_every_running_job_is_named_with_its_own_progress(experiment, tmp_path):
         {"event": "finished", "id": 2, "time": now - 10},
     )
     report(tmp_path, "mixture2d dmd2 phase 1", 8, 16)
-    head, *lines = demo.View(experiment, 2, begin - 1).lines()
+    head, *lines = View(experiment, 2, begin - 1).lines()
     assert "1 of 5 jobs" in head
     assert " left" in head
     assert len(lines) == 2
@@ -116,7 +120,7 @@ def test_every_running_job_is_named_with_its_own_progress(experiment, tmp_path):
     assert "8/16 updates" in lines[0]
     assert "sample mixture2d dmd2 seed 2" in lines[1]
     assert "0:09 of about" in lines[1]
-    assert "? jobs, planning" in demo.View(experiment, 2, now + 1).lines()[0]  # an earlier run's
+    assert "? jobs, planning" in View(experiment, 2, now + 1).lines()[0]  # an earlier run's
 
 
 def test_a_report_without_results_is_refused_in_one_line(tmp_path):
@@ -152,7 +156,7 @@ def claim(tmp_path, monkeypatch):
     (tmp_path / "locks").mkdir()
 
     def make():
-        return demo.Claim(tmp_path / "state" / "demo.json", tmp_path / "locks")
+        return Claim(tmp_path / "state" / "demo.json", tmp_path / "locks")
 
     return make, calls
 
@@ -222,7 +226,7 @@ def test_somebody_elses_lock_is_left_alone(claim, tmp_path):
 def test_a_lock_noted_by_another_host_is_left_alone(claim, tmp_path, monkeypatch):
     make, calls = claim
     lock(tmp_path)
-    monkeypatch.setattr(demo.socket, "gethostname", lambda: "n7")
+    monkeypatch.setattr(socket, "gethostname", lambda: "n7")
     killed(make(), ended())
     monkeypatch.undo()
     monkeypatch.setattr(subprocess, "run", lambda command, **_: calls.append(command))

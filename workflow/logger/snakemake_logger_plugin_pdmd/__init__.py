@@ -1,13 +1,15 @@
 """A Snakemake logger that keeps what jobs do as lines of JSON, for who shows progress.
 
-    snakemake --logger pdmd --logger-pdmd-file results/.state/jobs.jsonl ...
+    snakemake --logger pdmd [--logger-pdmd-file .snakemake/pdmd/jobs.jsonl] ...
 
-Lines: {"event": "planned", "counts": {rule: jobs}}, {"event": "started", "id", "rule",
-"wildcards", "threads"}, {"event": "finished" | "failed", "id"}; each has "time", seconds since
-1970.
+Lines: {"event": "planned", "counts": {rule: jobs}, "pid", "host", "start": of this process,
+"plan": PDMD_PLAN of its environment}, {"event": "started", "id", "rule", "wildcards", "threads"},
+{"event": "finished" | "failed", "id"}; each has "time", seconds since 1970.
 """
 
 import json
+import os
+import socket
 import time
 from dataclasses import dataclass, field
 from logging import LogRecord
@@ -24,7 +26,7 @@ class LogHandlerSettings(LogHandlerSettingsBase):
     """What can be said on Snakemake's command line."""
 
     file: Optional[str] = field(
-        default=None, metadata={"help": "file that lines are added to", "required": True}
+        default=".snakemake/pdmd/jobs.jsonl", metadata={"help": "file that lines are added to"}
     )
 
 
@@ -70,12 +72,23 @@ class LogHandler(LogHandlerBase):
         return False
 
 
+def this_process() -> dict[str, Any]:
+    """What tells this process from a later one of the same number: `start` is field 22 of stat."""
+    try:
+        fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:  # no Linux
+        fields = []
+    start = int(fields[19]) if len(fields) > 19 else 0
+    return {"pid": os.getpid(), "host": socket.gethostname(), "start": start}
+
+
 def line_of(record: Any) -> dict[str, Any] | None:
     """What a record of Snakemake's says of a job, None of nothing."""
     event = getattr(record, "event", None)
     if event == LogEvent.RUN_INFO:
         counts = {name: int(n) for name, n in record.stats.items() if name != "total"}
-        return {"event": "planned", "counts": counts}
+        plan = os.environ.get("PDMD_PLAN")
+        return {"event": "planned", "counts": counts, "plan": plan, **this_process()}
     if event == LogEvent.JOB_INFO:
         said = {str(key): str(value) for key, value in dict(record.wildcards or {}).items()}
         job = {"id": record.jobid, "rule": record.rule_name, "wildcards": said}
