@@ -338,12 +338,15 @@ def _status(args: argparse.Namespace) -> None:
 
 def _record(args: argparse.Namespace) -> None:
     from pdmd.config.claims import registered
+    from pdmd.config.paper import artefacts
     from pdmd.report.pages import Record, write_pages
+    from pdmd.report.paper.configured import draw_schemes
     from pdmd.report.record import keep_record
 
     root, docs = Path(), Path("docs/record")
     if not args.pages:
         keep_record(Path(args.results), docs)
+    draw_schemes(root, artefacts(root), docs / "paper")
     write_pages(root, Record(docs, registered(root)))
 
 

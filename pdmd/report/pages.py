@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pdmd.config.claims import Claim
-from pdmd.config.paper import SCALES, artefacts
+from pdmd.config.paper import SCALES, Artefact, artefacts
 from pdmd.errors import UserError
 from pdmd.files.storage import reading, write_text
 from pdmd.metrics.components import components
@@ -21,13 +21,16 @@ from pdmd.metrics.intervals import mean_interval
 from pdmd.metrics.ranges import metric_range
 from pdmd.report.claims import RECORDED, claims_table, evidence, read_recorded
 from pdmd.report.looks import look
+from pdmd.report.paper.configured import configured
 from pdmd.report.paper.documents import index, table_texts
 from pdmd.report.paper.scores import read_group, score_tables
+from pdmd.report.paper.settings import settings_table
 from pdmd.report.tables import cell, markdown, plain
 
 if TYPE_CHECKING:
     import pandas as pd
 
+ENDINGS = ("csv", "md")  # of the tables on record
 TEMPLATES = {"results.md": "docs/results.md", "readme.md": "README.md"}  # template -> page
 BEGIN, END = "<!-- results: made by `make record` -->", "<!-- end of results -->"
 MADE = "<!-- made by `make record` from docs/templates/{name} and docs/record -->\n\n"
@@ -216,24 +219,33 @@ def pages(root: Path, record: Record) -> dict[Path, str]:
 
 
 def paper_pages(root: Path, docs: Path) -> dict[Path, str]:
-    """The paper's tables whose scores are on record, and an index of all that is, by scale."""
+    """The paper's tables by what is on record and by the configuration; an index, by scale."""
     found: dict[Path, str] = {}
     listed = artefacts(root)
     for scale in SCALES:
         folder, made = docs / "paper" / scale, []
         for artefact in listed:
-            if (folder / f"{artefact.id}.png").exists():
+            texts = _paper_table(root, docs, artefact, scale)
+            if texts or (folder / f"{artefact.id}.png").exists():
                 made.append(artefact)
-            if artefact.kind == "scores":
-                groups = [read_group(docs, one) for one in artefact.at(scale)]
-                there = [group for group in groups if group is not None]
-                if there:
-                    made.append(artefact)
-                    texts = table_texts(artefact, *score_tables(artefact, there))
-                    found |= {folder / f"{artefact.id}.{end}": texts[end] for end in ("csv", "md")}
+            found |= {folder / f"{artefact.id}.{end}": text for end, text in texts.items()}
         if made:
-            found[folder / "README.md"] = index(listed, scale, made, ("csv", "md"), ("png",))
+            found[folder / "README.md"] = index(listed, scale, made, ENDINGS, ("png",))
     return found
+
+
+def _paper_table(root: Path, docs: Path, artefact: Artefact, scale: str) -> dict[str, str]:
+    """Ending -> text of a table of the paper; empty where there is nothing to make it of."""
+    if artefact.kind == "scores":
+        groups = [read_group(docs, one) for one in artefact.at(scale)]
+        there = [group for group in groups if group is not None]
+        texts = table_texts(artefact, *score_tables(artefact, there)) if there else {}
+    elif artefact.kind == "settings":
+        runs = [run for one in configured(root, artefact, scale) for run in one.runs]
+        texts = table_texts(artefact, settings_table(artefact, runs), None) if runs else {}
+    else:
+        return {}
+    return {end: texts[end] for end in ENDINGS if texts}
 
 
 def write_pages(root: Path, record: Record) -> None:
