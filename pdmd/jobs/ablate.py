@@ -29,7 +29,8 @@ from pdmd.metrics.ranges import ranges
 from pdmd.report.looks import call, look, name_methods
 from pdmd.report.reading import read_metrics
 from pdmd.report.registry import READS
-from pdmd.report.tables import interval_table, write_table
+from pdmd.report.tables import interval_table
+from pdmd.report.writing import write_table
 from pdmd.scenarios.kind import kind_of
 from pdmd.stages.outputs import phases_of
 from pdmd.warm import warmed

@@ -16,7 +16,7 @@ from pdmd.metrics.intervals import FEWEST, Paired, holm, paired
 from pdmd.metrics.ranges import metric_range
 from pdmd.report.differences import CERTAIN, changes
 from pdmd.report.reading import read_scores
-from pdmd.report.tables import write_table
+from pdmd.report.writing import write_table
 
 if TYPE_CHECKING:
     import pandas as pd

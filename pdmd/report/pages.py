@@ -25,7 +25,7 @@ from pdmd.report.paper.configured import configured
 from pdmd.report.paper.documents import index, table_texts
 from pdmd.report.paper.scores import read_group, score_tables
 from pdmd.report.paper.settings import settings_table
-from pdmd.report.tables import cell, markdown, plain
+from pdmd.report.writing import cell, markdown, plain
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,7 @@ import torch
 from pdmd.config.paths import Paths
 from pdmd.config.run import read_run
 from pdmd.files import provenance
-from pdmd.report.tables import write_table
+from pdmd.report.writing import write_table
 from pdmd.scenarios.kind import prompted
 from pdmd.stages.precompute import load_pictures, to_unit
 

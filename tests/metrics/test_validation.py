@@ -28,7 +28,7 @@ from pdmd.metrics.validation import (
     thirds,
     validate,
 )
-from pdmd.report.tables import write_table
+from pdmd.report.writing import write_table
 from pdmd.scenarios.moving import clips as moving
 from pdmd.streams import Stream
 

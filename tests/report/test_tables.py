@@ -12,18 +12,8 @@ from pdmd.files.storage import write_json
 from pdmd.metrics.intervals import mean_interval
 from pdmd.metrics.ranges import ranges
 from pdmd.report import tables
-from pdmd.report.tables import (
-    crossing,
-    escaped,
-    interval_table,
-    latex,
-    markdown,
-    readable,
-    recovered_table,
-    stacked,
-    strata_table,
-    write_table,
-)
+from pdmd.report.tables import crossing, interval_table, recovered_table, stacked, strata_table
+from pdmd.report.writing import escaped, latex, markdown, readable, write_table
 from pdmd.scenarios.kind import kinds
 from pdmd.scenarios.mixture2d.kind import Grid
 

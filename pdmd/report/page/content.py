@@ -15,7 +15,7 @@ from pdmd.config.paper import SCALES, Artefact
 from pdmd.files.storage import read_json, reading
 from pdmd.report.looks import look
 from pdmd.report.registry import TABLES
-from pdmd.report.tables import cell
+from pdmd.report.writing import cell
 from pdmd.scenarios.kind import Kind, kinds
 
 CAPTIONS = Path(__file__).resolve().parents[3] / "workflow" / "report"

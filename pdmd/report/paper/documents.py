@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pdmd.config.paper import IMAGE, TABLE, Artefact
 from pdmd.report.paper.scores import BETWEEN
-from pdmd.report.tables import escaped, markdown, readable
+from pdmd.report.writing import escaped, markdown, readable
 
 if TYPE_CHECKING:
     import pandas as pd
