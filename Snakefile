@@ -3,8 +3,10 @@ from pathlib import Path
 from snakemake.utils import min_version
 
 from pdmd.config.plan import open_workflow
+from pdmd.jobs.scheduling import calm
 
 min_version("9.0")
+calm()
 
 
 configfile: str(Path(workflow.current_basedir) / "config" / "config.yaml")
