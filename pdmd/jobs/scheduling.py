@@ -19,10 +19,11 @@ def calm(scheduler: Any = None) -> None:
     Args:
         scheduler: the class; None: Snakemake's own. One that has no such method is left alone.
     """
-    if scheduler is None:
-        from snakemake.scheduling.job_scheduler import JobScheduler as scheduler
-    if hasattr(scheduler, NAME):
-        setattr(scheduler, NAME, _wish)
+    from snakemake.scheduling.job_scheduler import JobScheduler
+
+    chosen = JobScheduler if scheduler is None else scheduler
+    if hasattr(chosen, NAME):
+        setattr(chosen, NAME, _wish)
 
 
 def _wish(self: Any, delay: float) -> None:
