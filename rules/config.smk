@@ -7,7 +7,7 @@ from pdmd.files.storage import fingerprint
 from pdmd.jobs.claimed import Claimed
 from pdmd.jobs.graph import classed, NOTHING, released, with_prompts, Graph
 from pdmd.jobs.papered import Papered
-from pdmd.jobs.resources import Requests, light
+from pdmd.jobs.resources import Requests, bundled, light
 from pdmd.stages import outputs
 
 GRAPH = Graph(experiment, CONFIGS, Path(workflow.current_basedir).parent)

@@ -84,7 +84,7 @@ for lane in GRAPH.lanes:
                 CONDA
             threads: GRAPH.threads
             resources:
-                **light(),
+                **bundled(),
             params:
                 seeds=lane.named,
                 digest=GRAPH.digest("score"),
@@ -115,7 +115,7 @@ for lane in GRAPH.lanes:
                 CONDA
             threads: GRAPH.threads
             resources:
-                **light(),
+                **bundled(),
             params:
                 diagnostic=diagnostic,
                 seeds=lane.named,

@@ -33,6 +33,7 @@ from pdmd.stages.outputs import (
     range_reads,
     scored,
 )
+from pdmd.training.launch import prefix
 
 NOTHING = "(?!)"  # what no name matches
 Inputs = Callable[[Any], list[str]]
@@ -315,8 +316,11 @@ class Lane:
 
     @property
     def bundle(self) -> str | None:
-        """The group of jobs that are submitted as one: short ones alone, no released model's."""
-        return None if self.ending else "score"
+        """The group of jobs that are submitted as one: short ones of one process, none of them a
+        released model's."""
+        runs = self.experiment.runs.items()
+        large = any(prefix(run.hardware) for (name, _), run in runs if name in self.scenarios)
+        return None if self.ending or large else "score"
 
     def methods(self, *kinds: str) -> str:
         """A wildcard constraint: the lane's methods of some kinds."""

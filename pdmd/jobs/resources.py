@@ -81,6 +81,14 @@ def light() -> Request:
     }
 
 
+def bundled() -> Request:
+    """The same beside jobs that may have several processes, in one group with them.
+
+    Snakemake takes what is not said for 0, and refuses a group in which a text is not the same.
+    """
+    return {**light(), "launch": ""}
+
+
 def speed_of(run: Run) -> float:
     """Rows times weights a second of a process."""
     return GPU_SPEED if run.hardware.gpus and isinstance(run.data, ReleasedData) else SPEED

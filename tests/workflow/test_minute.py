@@ -272,6 +272,20 @@ def weights(results):
     return {path: path.stat().st_mtime_ns for path in results.rglob("expert.safetensors")}
 
 
+def test_what_is_half_done_can_be_planned(finished, results, snakemake, tmp_path):
+    """Jobs of several kinds then stand side by side in one group, where texts must be equal."""
+    emoji = results / "emoji"
+    lost = [emoji / "teacher-again/seed1/features.safetensors"]
+    lost += [emoji / "dmd2/seed1" / name for name in ("samples.safetensors", "provenance.json")]
+    kept = [shutil.move(path, tmp_path / str(place)) for place, path in enumerate(lost)]
+    try:
+        done = snakemake(finished, "-n", "-c2", *MINUTE)
+        assert {"sample", "decode", "features", "score_strata"} <= planned(done)
+    finally:
+        for path, copy in zip(lost, kept, strict=True):
+            shutil.move(copy, path)
+
+
 def test_another_number_of_samples_trains_nothing_again(finished, results, snakemake):
     before = weights(results)
     arguments = overlay(finished, "samples.yaml", {"evaluate": {"samples": 1100}})
