@@ -77,7 +77,7 @@ handbook: .venv/.ready ## write the tables of config/README.md and the schemas o
 ablations: .venv/.ready ## run every ablation of config/ablations beside what is there
 	@$(ACTIVATE)
 	export OMP_NUM_THREADS=1
-	for file in config/ablations/*.yaml; do .venv/bin/python -m pdmd ablate $$file; done
+	.venv/bin/snakemake -c2 ablations
 
 # Cheap and decisive ones first; each ends with its tables, and what is finished is not run again.
 SCIENCE ?= mixture exits renoise phases length reuse complexity3 complexity7 complexity9 auto adaptive digits moving emoji moving_reuse moving_adaptive small_auto moving_more emoji_more second twins moving_average moving_grid

@@ -31,6 +31,7 @@ include: "rules/evaluate.smk"
 include: "rules/report.smk"
 include: "rules/claims.smk"
 include: "rules/paper.smk"
+include: "rules/ablations.smk"
 
 
 rule all:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -311,9 +312,13 @@ def _report(args: argparse.Namespace) -> None:
 
 
 def _ablate(args: argparse.Namespace) -> None:
+    from pdmd.config.plan import VARIABLE, recall
     from pdmd.jobs.ablate import ablate, settings_of
 
-    ablate(args.file, settings_of(args.configfile), args.snakemake, args.dry_run)
+    settings = settings_of(args.configfile)
+    if args.planned:
+        settings = recall(os.environ[VARIABLE]).settings
+    ablate(args.file, settings, args.snakemake, args.dry_run)
 
 
 def _bundle(args: argparse.Namespace) -> None:
@@ -441,6 +446,7 @@ def parser() -> argparse.ArgumentParser:
     ablation.add_argument("--configfile", type=Path, nargs="+", default=[], help=overlays)
     ablation.add_argument("-n", "--dry-run", action="store_true", help="say what it would train")
     ablation.add_argument("snakemake", nargs="*", help="further Snakemake arguments, after --")
+    ablation.add_argument("--planned", action="store_true", help=argparse.SUPPRESS)  # by a rule
     bundle = command("bundle", _bundle, "put what tables and figures are made from in one archive")
     bundle.add_argument("--results", type=Path, default=Path("results"), help="results folder")
     bundle.add_argument("--output", type=Path, required=True, help="archive, .tar.gz")

@@ -182,6 +182,22 @@ def _value(run: Run, name: str) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
+def listed(root: Path, scenarios: Sequence[str]) -> list[str]:
+    """The ablations of a repository that are of some scenarios. Raises UserError."""
+    files = sorted((root / "config" / FOLDER).glob("*.yaml"))
+    return [str(path) for path in files if read_ablation(path).scenario in scenarios]
+
+
+def places(command: Sequence[str]) -> list[str]:
+    """Of a command line of Snakemake's what says where jobs run: its profile, its executor."""
+    found: list[str] = []
+    for one, after in zip(command, [*command[1:], ""], strict=True):
+        name, _, value = one.partition("=")
+        if name in ("--profile", "--executor", "-e"):
+            found += [name, value or after]
+    return found
+
+
 def settings_of(files: Sequence[Path]) -> Config:
     """config.yaml with overlays over it. Raises UserError."""
     from snakemake.utils import update_config

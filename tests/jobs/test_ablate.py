@@ -10,7 +10,7 @@ from pdmd.config.ablation import read_ablation
 from pdmd.config.paths import Paths
 from pdmd.errors import UserError
 from pdmd.files.storage import read_json, write_json, write_text
-from pdmd.jobs.ablate import plan, settings_of, summary, write
+from pdmd.jobs.ablate import listed, places, plan, settings_of, summary, write
 
 ROOT = Path(__file__).resolve().parents[2]
 LINES = "scenario: mixture2d\nof: phased2\ngrid: {distill.fake_updates: [1, 2, 5]}\n"
@@ -114,3 +114,38 @@ def test_those_of_the_repository_can_be_planned(here):
     assert files
     for file in files:
         assert "cells" in summary(plan(read_ablation(file), settings_of([])))
+
+
+@pytest.mark.parametrize(
+    ("command", "found"),
+    [
+        ("snakemake -c2 ablations", []),
+        ("snakemake --profile slurm -c2 ablations", ["--profile", "slurm"]),
+        ("snakemake ablations --profile=slurm", ["--profile", "slurm"]),
+        ("snakemake -e local ablations -q rules", ["-e", "local"]),
+    ],
+)
+def test_jobs_of_ablations_run_where_snakemakes_own_would(command, found):
+    assert places(command.split()) == found
+
+
+def test_ablations_of_scenarios_that_are_asked_for_are_run(here):
+    assert listed(ROOT, ["mixture2d"]) == [str(ROOT / "config/ablations/fake_updates.yaml")]
+    assert listed(ROOT, ["emoji"]) == []
+
+
+@pytest.mark.long
+def test_snakemake_runs_them_on_its_own_settings(here, snakemake):
+    """To a table and a figure; run again, they find everything there."""
+    for name in ("rules", "pdmd", "envs", "workflow", "Snakefile"):
+        Path(name).symlink_to(ROOT / name)
+    overlay = {"results": "results/few", "scenarios": ["mixture2d"], "validate": []}
+    few = {"seeds": [1, 2], "distill": {"updates": 4, "batch": 16}, "evaluate": {"samples": 64}}
+    Path("few.yaml").write_text(yaml.safe_dump(overlay | {"overrides": {"mixture2d": few}}))
+    done = snakemake(here, "-c2", "ablations", "--configfile", "few.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = {path.name for path in Path("results/few/ablations").iterdir()}
+    assert {f"fake_updates.{end}" for end in ("csv", "md", "tex", "png", "pdf", "json")} <= names
+    again = snakemake(here, "-c2", "ablations", "--configfile", "few.yaml")
+    assert "0 to run" in again.stdout
+    assert "Nothing to be done" in again.stdout + again.stderr

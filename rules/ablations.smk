@@ -1,0 +1,21 @@
+# `snakemake ablations`: each is a workflow of its own beside what is there, on what Snakemake was started on.
+import sys
+
+from pdmd.jobs.ablate import listed, places
+
+
+localrules:
+    ablations,
+
+
+rule ablations:
+    """Run every ablation of config/ablations whose scenario is asked for, to its table and figure."""
+    conda:
+        CONDA
+    threads: workflow.cores
+    params:
+        files=listed(Path(workflow.current_basedir).parent, experiment.scenarios),
+        places=places(sys.argv),
+    shell:
+        "for file in {params.files:q}; do"
+        " python -m pdmd ablate --planned $file -- -c{threads} {params.places:q}; done"
