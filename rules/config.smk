@@ -5,7 +5,8 @@ from pdmd.config.plan import VARIABLE
 from pdmd.files.code import drawing_code, scoring_code
 from pdmd.files.storage import fingerprint
 from pdmd.jobs.claimed import Claimed
-from pdmd.jobs.graph import classed, NOTHING, released, with_prompts, Graph
+from pdmd.jobs.graph import Graph
+from pdmd.jobs.lanes import classed, NOTHING, released, with_prompts
 from pdmd.jobs.papered import Papered
 from pdmd.jobs.resources import Requests, bundled, light
 from pdmd.stages import outputs

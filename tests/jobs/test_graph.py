@@ -7,7 +7,8 @@ import pytest
 
 from pdmd.config.experiment import Experiment, merge, read_yaml
 from pdmd.config.parts import resolved
-from pdmd.jobs.graph import NOTHING, Graph, either
+from pdmd.jobs.graph import Graph
+from pdmd.jobs.lanes import NOTHING, either
 from pdmd.stages.outputs import DIAGNOSTICS, PHASE, frozen_reads
 
 
