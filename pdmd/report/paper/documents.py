@@ -14,7 +14,9 @@ from pdmd.report.writing import escaped, markdown, readable
 if TYPE_CHECKING:
     import pandas as pd
 
-CLOSED = "Share of the gap from DMD2 to the teacher that is closed"
+CLOSED = (
+    "Share of the gap from DMD2 to the teacher that is closed (1: as the teacher; more is past it)"
+)
 NOTE = "Ours: mean and 95% interval over seeds, of three or more; published values have none."
 MOST = 3  # decimals
 TITLE = "Phased DMD (arXiv 2510.27684): its tables and figures, made again at scale `{scale}`"
