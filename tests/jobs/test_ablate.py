@@ -145,7 +145,7 @@ def test_snakemake_runs_them_on_its_own_settings(here, snakemake):
     done = snakemake(here, "-c2", "ablations", "--configfile", "few.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
     names = {path.name for path in Path("results/few/ablations").iterdir()}
-    assert {f"fake_updates.{end}" for end in ("csv", "md", "tex", "png", "pdf", "json")} <= names
+    assert {f"fake-updates.{end}" for end in ("csv", "md", "tex", "png", "pdf", "json")} <= names
     again = snakemake(here, "-c2", "ablations", "--configfile", "few.yaml")
     assert "0 to run" in again.stdout
     assert "Nothing to be done" in again.stdout + again.stderr
