@@ -6,7 +6,7 @@ SHELL := bash
 .ONESHELL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-all test-slurm small teachers record minute tiny ablations golden handbook science claims lint format lock clean
+.PHONY: help setup demo test test-long test-all test-slurm small teachers record picture docs minute tiny ablations golden handbook science claims lint format lock clean
 
 ACTIVATE := export PATH="$(CURDIR)/.venv/bin:$$PATH"
 INSTALL := .venv/bin/python -m pip install -q -q --no-input --disable-pip-version-check
@@ -71,6 +71,13 @@ golden: .venv/.ready ## run a tiny whole workflow afresh, and compare its result
 	.venv/bin/snakemake -c2 --configfile tests/golden/chain.yaml
 	.venv/bin/python tests/golden/digests.py results/golden
 
+picture: .venv/.ready ## draw README's picture of the method
+	@.venv/bin/python -m pdmd.report.paper.method docs/method.png
+
+docs: .venv-docs/.ready ## build the pages of docs, README and config/README.md as a site, in site/
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict --quiet
+	echo 'site/index.html'
+
 handbook: .venv/.ready ## write the tables of config/README.md and the schemas of YAML files
 	@.venv/bin/python -m pdmd.config.handbook
 
@@ -122,10 +129,21 @@ lock: .venv/.ready ## pin what .venv holds, after adding what pyproject.toml ask
 	rm $@.pins
 	mv $@.new requirements.lock
 	touch .venv/.ready
+	echo '# What the site is built with (make docs), as requirements.lock. Regenerate with: make lock' > $@.new
+	.venv/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' |
+		.venv/bin/uv pip compile --quiet --generate-hashes --no-annotate --no-header --python-version 3.11 - >> $@.new
+	mv $@.new envs/docs.lock
 
 clean: ## drop caches and have .venv made afresh; results stay
 	@rm -rf .venv/.ready .coverage .mypy_cache .pytest_cache .ruff_cache
 	find pdmd tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What builds the site, in a .venv of its own: nothing that trains or measures depends on it.
+.venv-docs/.ready: envs/docs.lock
+	@rm -rf .venv-docs
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install -q -q --no-input --disable-pip-version-check --require-hashes -r $<
+	touch $@
 
 # Written last, so a .venv without it is half-made and starts afresh: pip cannot tell a package that
 # a killed install left incomplete from a whole one. An older stamp means an update in place.

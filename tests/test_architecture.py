@@ -11,8 +11,9 @@ PACKAGE = ROOT / "pdmd"
 
 
 def layers(text):
-    """Patterns of modules, a list a layer, from the table of the document."""
-    rows = [line for line in text.splitlines() if re.match(r"\| .* \| `", line)]
+    """Patterns of modules, a list a layer, from the last table of the document."""
+    table = text.partition("\n## Layers\n")[2].splitlines()
+    rows = [line for line in table if re.match(r"\| .* \| `", line)]
     return [re.findall(r"`([\w.*]+)`", row.split("|")[2]) for row in rows]
 
 
