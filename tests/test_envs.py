@@ -17,6 +17,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA = yaml.safe_load((ROOT / "envs" / "pdmd.yaml").read_text())
 LOCK = (ROOT / "requirements.lock").read_text()
 RUNTIME = PROJECT["dependencies"]
+DOCS, DOCS_LOCK = (
+    PROJECT["optional-dependencies"]["docs"],
+    (ROOT / "envs" / "docs.lock").read_text(),
+)
 EVERYTHING = RUNTIME + PROJECT["optional-dependencies"]["dev"]
 
 
@@ -102,6 +106,13 @@ def test_control_another_python_is_noticed():
 
 def test_the_lock_lies_in_the_ranges_of_pyproject():
     assert outside(pins(LOCK), EVERYTHING) == []
+
+
+def test_the_lock_of_the_site_lies_in_its_range_and_leaves_the_environment_as_it_is():
+    """That it is complete is pip's to say, which installs nothing without a digest."""
+    assert outside(pins(DOCS_LOCK), DOCS) == []
+    assert not set(ranges(DOCS)) & set(pins(LOCK))
+    assert outside(pins(LOCK), DOCS) != []  # control
 
 
 def test_control_a_pin_out_of_range_or_left_out_is_noticed():
