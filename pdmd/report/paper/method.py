@@ -168,7 +168,8 @@ def _draw_calls(ax: Axes, block: Block, calls: Sequence[Call], y: float) -> None
 
 def faded(colour: str, strength: float) -> str:
     """A colour mixed with white, of which nothing shines through."""
-    return to_hex([1 - strength * (1 - value) for value in to_rgb(colour)])
+    red, green, blue = (1 - strength * (1 - value) for value in to_rgb(colour))
+    return to_hex((red, green, blue))
 
 
 def _draw_scores(ax: Axes, phase: Phase, top: float, y: float) -> None:
