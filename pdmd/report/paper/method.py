@@ -42,7 +42,8 @@ class Block:
 
     Attributes:
         title, note: what stands above its rows, left and right; rows: name -> calls; phase: whose
-            scores are matched, None of sampling; own: the expert that is trained, None for all.
+            scores are matched, None of sampling; own: the expert that is trained, None for all;
+            colours: of the networks, by expert.
     """
 
     title: str
