@@ -277,6 +277,17 @@ def test_what_an_artefact_is_made_from_must_be_there(finished, monkeypatch):
     make_paper(listed, "toy", results, results / "out", configs)  # the control
 
 
+def test_of_a_workflow_that_was_planned_alone_the_configuration_is_shown(finished, monkeypatch):
+    """A dry run leaves configs behind, and no result."""
+    results, _ = finished
+    monkeypatch.chdir(results)
+    for path in results.glob("mixture2d/*/seed*"):
+        shutil.rmtree(path)
+    make_paper(artefacts(REPOSITORY), None, results, None, None)
+    made = {path.stem for path in (results / "paper" / "toy").iterdir()}
+    assert made == {"fig01", "fig09", "table1", "index", "main", "provenance"}
+
+
 def test_nothing_of_the_paper_is_said_in_a_line(tmp_path):
     with pytest.raises(UserError, match="nothing of the paper: expected finished results"):
         make_paper(artefacts(REPOSITORY), None, tmp_path, None, None)

@@ -189,6 +189,7 @@ def make_paper(
                 for part, folder, of in found
             ]
         )
+        plan = plan if given else begun(plan)
         if plan or scale is not None:
             folder = (output or results / "paper") / one
             every = [config for _, _, of in found for config in of]
@@ -215,6 +216,17 @@ def discovered(listed: Sequence[Artefact], results: Path) -> list[Part]:
         configs = [read_json(path, dict) for path in sorted(newest.values())]
         if configs:
             found.append((name, folder, configs))
+    return found
+
+
+def begun(plan: Plan) -> Plan:
+    """A plan without what nothing of is there: a workflow that was planned leaves configs alone."""
+    found = []
+    for artefact, sources in plan:
+        wanted = {id(one): reads(artefact, [one]) for one in sources}
+        has = [one for one in sources if any(map(Path.exists, wanted[id(one)] or [one.results]))]
+        if has:
+            found.append((artefact, has))
     return found
 
 
