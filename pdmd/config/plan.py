@@ -62,8 +62,8 @@ def open_workflow(
     activated its environment, and the digest of the plan.
 
     Args:
-        root: the folder of `config`; settings: as Snakemake merged them out of `files` and its command
-            line; main: whether this process plans, or does a job that was planned before.
+        root: the folder of `config`; settings: as Snakemake merged them out of `files` and its
+            command line; main: whether this process plans, or does a job that was planned before.
     """
     from pdmd.config.yaml_files import read_mapping
 
