@@ -201,10 +201,9 @@ def listed(root: Path, scenarios: Sequence[str]) -> list[str]:
 
 
 def places(command: Sequence[str]) -> list[str]:
-    """Of a command line of Snakemake's what says where jobs run: its profile, its executor."""
-    found: list[str] = []
-    for one, after in zip(command, [*command[1:], ""], strict=True):
-        name, _, value = one.partition("=")
-        if name in ("--profile", "--executor", "-e"):
-            found += [name, value or after]
-    return found
+    """Of a command line of Snakemake's what says where jobs run: its profiles, its executor."""
+    from snakemake.cli import get_argument_parser
+
+    given, _ = get_argument_parser().parse_known_args(list(command[1:]))
+    found = [word for one in given.profile or () for word in ("--profile", str(one))]
+    return found + (["--executor", given.executor] if given.executor else [])

@@ -125,7 +125,11 @@ def test_those_of_the_repository_can_be_planned(here):
         ("snakemake -c2 ablations", []),
         ("snakemake --profile slurm -c2 ablations", ["--profile", "slurm"]),
         ("snakemake ablations --profile=slurm", ["--profile", "slurm"]),
-        ("snakemake -e local ablations -q rules", ["-e", "local"]),
+        ("snakemake -e local ablations -q rules", ["--executor", "local"]),
+        ("snakemake -esubmitit ablations", ["--executor", "submitit"]),
+        ("snakemake --exec=submitit ablations", ["--executor", "submitit"]),
+        ("snakemake --profile a --profile=b ablations", ["--profile", "a", "--profile", "b"]),
+        ("snakemake ablations --config e=--profile", []),
     ],
 )
 def test_jobs_of_ablations_run_where_snakemakes_own_would(command, found):
