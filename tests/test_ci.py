@@ -51,11 +51,12 @@ def packages_of_job(text, name):
 
 def differences(ours, theirs):
     """What of the script the jobs leave out, or have besides."""
-    targets = [one for one in targets_of_job(theirs, "check") if one != "setup"]
+    every = [one for name in ("check", "docs") for one in targets_of_job(theirs, name)]
+    targets = [one for one in every if one != "setup"]
     settings = dict(re.findall(r"^export (PDMD_\w+)=(\S+)", ours, re.MULTILINE))
     given = {name: str(value) for name, value in yaml.safe_load(theirs)["env"].items()}
     pairs = {
-        "targets": (targets_of_script(ours), targets),
+        "targets": (sorted(targets_of_script(ours)), sorted(targets)),
         "packages": (packages_of_script(ours), packages_of_job(theirs, "check")),
         "settings": (settings, given),
     }
@@ -93,12 +94,12 @@ def test_pages_are_built_where_there_are_any():
     assert step["if"] == "hashFiles('mkdocs.yml') != ''"
 
 
-@pytest.mark.parametrize("name", ["check", "docs"])
-def test_the_cached_environment_is_that_of_its_files(name):
+@pytest.mark.parametrize(("name", "folder"), [("check", ".venv"), ("docs", ".venv-docs")])
+def test_the_cached_environment_is_that_of_its_files(name, folder):
     """A key that leaves out what .venv is made of would keep an old one."""
     (cache,) = [s for s in job(THEIRS, name)["steps"] if "actions/cache" in s.get("uses", "")]
-    made_of = re.search(r"^\.venv/\.ready: (.+)$", MAKEFILE, re.MULTILINE)[1].split()
+    made_of = re.search(rf"^{re.escape(folder)}/\.ready: (.+)$", MAKEFILE, re.M)[1].split()
     assert re.findall(r"'([^']+)'", cache["with"]["key"]) == made_of
-    assert cache["with"]["path"] == ".venv"
+    assert cache["with"]["path"] == folder
     uses = [step["uses"] for step in job(THEIRS, name)["steps"] if "uses" in step]
     assert all(re.fullmatch(r"[\w-]+/[\w-]+@v\d+", one) for one in uses)
