@@ -106,18 +106,18 @@ lint: .venv/.ready ## check style, types and the workflow
 	ruff check .
 	ruff format --check .
 	mypy
-	snakefmt --check Snakefile rules
+	snakefmt --check Snakefile workflow/Snakefile rules
 	python tests/lint_snakemake.py
 
 format: .venv/.ready ## format all code
 	@$(ACTIVATE)
 	ruff check --fix-only .
 	ruff format .
-	snakefmt Snakefile rules
+	snakefmt Snakefile workflow/Snakefile rules
 
 lock: .venv/.ready ## pin what .venv holds, after adding what pyproject.toml asks for
-	@$(INSTALL) -e '.[dev]'
-	.venv/bin/python -m pip freeze --all --exclude-editable --exclude pdmd --exclude pip > $@.pins
+	@$(INSTALL) -e '.[dev]' -e workflow/executor
+	.venv/bin/python -m pip freeze --all --exclude-editable --exclude pdmd --exclude snakemake-executor-plugin-submitit --exclude pip > $@.pins
 	if grep -n ' @ ' $@.pins; then
 		echo 'make lock: the packages above came from a path or an address, and cannot be pinned' >&2
 		rm $@.pins
@@ -136,7 +136,7 @@ lock: .venv/.ready ## pin what .venv holds, after adding what pyproject.toml ask
 
 clean: ## drop caches and have .venv made afresh; results stay
 	@rm -rf .venv/.ready .coverage .mypy_cache .pytest_cache .ruff_cache
-	find pdmd tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find pdmd tests examples workflow -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What builds the site, in a .venv of its own: nothing that trains or measures depends on it.
 .venv-docs/.ready: envs/docs.lock
@@ -147,7 +147,7 @@ clean: ## drop caches and have .venv made afresh; results stay
 
 # Written last, so a .venv without it is half-made and starts afresh: pip cannot tell a package that
 # a killed install left incomplete from a whole one. An older stamp means an update in place.
-.venv/.ready: requirements.lock pyproject.toml
+.venv/.ready: requirements.lock pyproject.toml workflow/executor/pyproject.toml
 	@base=$$($(PYTHON) -c 'import sys; print(sys._base_executable if sys.version_info[:2] == (3, 11) else "")' 2>/dev/null) || base=
 	if [ -z "$$base" ]; then
 		echo "pdmd needs Python 3.11, and '$(PYTHON)' is not that: install python3.11, or name one: make setup PYTHON=/path/to/python3.11" >&2
@@ -171,6 +171,6 @@ clean: ## drop caches and have .venv made afresh; results stay
 		"$$base" -m venv .venv
 	fi
 	$(INSTALL) --no-deps --require-hashes -r requirements.lock
-	$(INSTALL) --no-deps -e .
+	$(INSTALL) --no-deps --no-build-isolation -e . -e workflow/executor
 	touch $@
 	echo "... .venv is ready after $$SECONDS s"

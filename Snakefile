@@ -1,23 +1,20 @@
-from pathlib import Path
-
 from snakemake.utils import min_version
 
-from pdmd.config.plan import open_workflow
+from pdmd.config.plan import home, open_workflow
 from pdmd.jobs.scheduling import calm
 
 min_version("9.0")
 calm()
+HOME = home(workflow)
 
 
-configfile: str(Path(workflow.current_basedir) / "config" / "config.yaml")
+configfile: str(HOME / "config" / "config.yaml")
 
 
 report: "workflow/report/workflow.rst"
 
 
-experiment, CONFIGS = open_workflow(
-    Path(workflow.current_basedir), config, workflow.configfiles, workflow.is_main_process
-)
+experiment, CONFIGS = open_workflow(HOME, config, workflow.configfiles, workflow.is_main_process)
 RESULTS = experiment.settings["results"]
 
 

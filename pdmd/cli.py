@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pdmd import __version__
 from pdmd.config.experiment import Config
-from pdmd.ending import conclude
+from pdmd.ending import MISTAKE, conclude
 from pdmd.errors import UserError
 
 EPILOG = """\
@@ -24,6 +24,7 @@ config.json beside what it made before:
 PARTS = {"encode": "data", "render": "data", "judge": "classifier", "validate": "classifier"}
 PARTS |= {"embed": "text", "keep": "base"}
 PARTS |= {"embed-prompts": "embedding", "encode-images": "embedding"}
+HANDED_ON = {"demo": "--cores", "warm": "--serve"}  # to another program, but for this option
 GENERATE = "generate"  # what `sample --from` stands for
 LAUNCHED = ("phase", "seeds", "device")  # what commands of a phase take
 DIAGNOSTICS = {  # of a trained sampler
@@ -42,14 +43,11 @@ def _config(text: str) -> Config:
 
 
 def _resolve(args: argparse.Namespace) -> None:
-    from pdmd.config.experiment import merge
     from pdmd.config.parts import write_parts
     from pdmd.config.plan import read_workflow
-    from pdmd.config.yaml_files import read_mapping
+    from pdmd.jobs.command import settings_of
 
-    settings = read_mapping(args.root / "config" / "config.yaml")
-    for overlay in args.configfile:
-        settings = merge(settings, read_mapping(overlay))
+    settings = settings_of("resolve", args.configfile, args.pairs, root=args.root)
     for parts in write_parts(read_workflow(args.root, settings), args.root).values():
         for part in parts.values():
             print(part.path)
@@ -313,11 +311,13 @@ def _report(args: argparse.Namespace) -> None:
 
 def _ablate(args: argparse.Namespace) -> None:
     from pdmd.config.plan import VARIABLE, recall
-    from pdmd.jobs.ablate import ablate, settings_of
+    from pdmd.jobs.ablate import ablate
+    from pdmd.jobs.command import settings_of
 
-    settings = settings_of(args.configfile)
     if args.planned:
         settings = recall(os.environ[VARIABLE]).settings
+    else:
+        settings = settings_of("ablate", args.configfile)
     ablate(args.file, settings, args.snakemake, args.dry_run)
 
 
@@ -428,9 +428,9 @@ def parser() -> argparse.ArgumentParser:
 
     demo = command("demo", _demo, "run everything through Snakemake, with progress")
     demo.add_argument("--cores", type=int, default=2, help="cores to use (default: 2)")
-    demo.add_argument("snakemake", nargs="*", help="further Snakemake arguments, after --")
+    demo.add_argument("snakemake", nargs="*", help="Snakemake's arguments, such as --configfile")
     warm = command("warm", _warm, "run a command whose pdmd commands start without imports")
-    warm.add_argument("command", nargs="*", help="such as snakemake -c2, after --")
+    warm.add_argument("command", nargs="*", help="such as snakemake -c2")
     warm.add_argument("--serve", type=Path, help=argparse.SUPPRESS)  # by this socket
     status = command(
         "status", _status, "show which jobs run where, why others wait, and how far training is"
@@ -493,6 +493,8 @@ def parser() -> argparse.ArgumentParser:
     resolve.add_argument(
         "--configfile", type=Path, nargs="*", default=[], help="overlays over config/config.yaml"
     )
+    pairs = "settings over them, as for Snakemake"
+    resolve.add_argument("--config", dest="pairs", nargs="*", metavar="KEY=VALUE", help=pairs)
     stage("encode", _encode, "encode pictures to whitened latents")
     stage("classifier", _classifier, "train the classifier that scores pictures")
     stage("render", _render, "render pictures or clips, and encode them to latents")
@@ -605,17 +607,35 @@ def _check_planned(args: argparse.Namespace) -> None:
 
 
 def _meant(arguments: Sequence[str]) -> list[str]:
-    """`sample --from` is a command of its own: it draws from files, by no config."""
+    """The arguments as the parser takes them.
+
+    `sample --from` is a command of its own: it draws from files, by no config. What `demo` and
+    `warm` hand on stands after --, which nobody needs to write.
+    """
     if arguments[:1] == ["sample"] and any(one.split("=")[0] == "--from" for one in arguments):
         return [GENERATE, *arguments[1:]]
-    return list(arguments)
+    name, *rest = arguments or [""]
+    if name not in HANDED_ON:
+        return list(arguments)
+    option = HANDED_ON[name]
+    own = 2 if rest[:1] == [option] else sum(one.startswith(f"{option}=") for one in rest[:1])
+    if rest[own : own + 1] in ([], ["--"], ["-h"], ["--help"]):
+        return list(arguments)
+    return [name, *rest[:own], "--", *rest[own:]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit status, and says in one line what a person can mend."""
+    """Run one command; returns its exit status, and says in one line what a person can mend.
+
+    No command at all is answered by the help, and is a mistake.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
 
     def run() -> int | None:
-        args = parser().parse_args(_meant(sys.argv[1:] if arguments is None else arguments))
+        if not given:
+            parser().print_help(sys.stderr)
+            return MISTAKE
+        args = parser().parse_args(_meant(given))
         _check_planned(args)
         status: int | None = args.run(args)
         return status

@@ -14,7 +14,7 @@ rule ablations:
         CONDA
     threads: workflow.cores
     params:
-        files=listed(Path(workflow.current_basedir).parent, experiment.scenarios),
+        files=listed(HOME, experiment.scenarios),
         places=places(sys.argv),
     shell:
         "for file in {params.files:q}; do"

@@ -5,7 +5,7 @@ if CLAIMED.claims:
         """Decide the claims that are made of these results."""
         input:
             scores=CLAIMED.scores,
-            claims=ancient(str(Path(workflow.current_basedir).parent / "config" / "claims.yaml")),
+            claims=ancient(str(HOME / "config" / "claims.yaml")),
         output:
             report(
                 f"{RESULTS}/claims.csv",

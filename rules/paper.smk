@@ -8,7 +8,7 @@ for scale in PAPER.plans:
         input:
             PAPER.inputs(scale),
             configs=PAPER.configs(scale),
-            listed=ancient(str(Path(workflow.current_basedir).parent / "config" / "paper.yaml")),
+            listed=ancient(str(HOME / "config" / "paper.yaml")),
         output:
             PAPER.files(scale)[:-1],
             record=PAPER.files(scale)[-1],

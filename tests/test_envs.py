@@ -115,6 +115,18 @@ def test_the_lock_of_the_site_lies_in_its_range_and_leaves_the_environment_as_it
     assert outside(pins(LOCK), DOCS) != []  # control
 
 
+def test_the_lock_has_what_the_executor_plugin_needs_and_what_builds_it():
+    """So that `make setup` takes nothing from the network but what the lock names."""
+    plugin = tomllib.loads((ROOT / "workflow" / "executor" / "pyproject.toml").read_text())
+    for project in (plugin, tomllib.loads((ROOT / "pyproject.toml").read_text())):
+        wanted = project["build-system"]["requires"]
+        wanted = [*wanted, *closure(wanted, importlib.metadata.requires)]
+        assert outside(pins(LOCK), [*wanted, *project["project"]["dependencies"]]) == []
+    assert outside(pins(LOCK), ["no-such-builder>=1"]) == ["no-such-builder>=1"]  # control
+    makefile = (ROOT / "Makefile").read_text()
+    assert "--no-deps --no-build-isolation -e . -e workflow/executor" in makefile
+
+
 def test_control_a_pin_out_of_range_or_left_out_is_noticed():
     assert outside(pins(LOCK) | {"torch": "2.13.0"}, EVERYTHING) == ["torch<2.15,>=2.14"]
     without_numpy = {name: pin for name, pin in pins(LOCK).items() if name != "numpy"}

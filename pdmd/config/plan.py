@@ -11,7 +11,7 @@ import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pdmd.config.claims import registered
 from pdmd.config.complaints import refusal
@@ -27,6 +27,30 @@ if TYPE_CHECKING:
 VARIABLE = "PDMD_PLAN"  # in the environment of jobs: the digest of their plan
 PLANS = Path(".snakemake/pdmd")
 SETTINGS = "settings.json"
+DEPLOYED = ("config/methods.yaml", "config/scenarios")  # what tells our config/ from another's
+
+
+def home(workflow: Any) -> Path:
+    """For the Snakefile: the folder whose `config` counts.
+
+    That is the working directory where a copy of `config` lies there, as snakedeploy makes one;
+    else the Snakefile's own. A mistake ends the program with one line.
+
+    Args:
+        workflow: Snakemake's, while it reads the Snakefile, which may come from a hosted repository
+            or be a module of another workflow.
+    """
+    moved = workflow.modifier.path_modifier
+    if moved.prefix or moved.modifies_prefixes:
+        mistake = "a module's prefix, replace_prefix: expected none: name the folder of results by"
+        raise SystemExit(f"pdmd: {mistake} `results` in its config")
+    if all(Path(name).exists() for name in DEPLOYED):
+        return Path.cwd()
+    source = workflow.current_basedir
+    if not source.is_local:
+        expected = "expected a copy of the workflow's, as `snakedeploy deploy-workflow` makes one"
+        raise SystemExit(f"pdmd: {Path.cwd()}: no {' or '.join(DEPLOYED)}: {expected}")
+    return Path(source)
 
 
 def open_workflow(
@@ -38,8 +62,8 @@ def open_workflow(
     activated its environment, and the digest of the plan.
 
     Args:
-        root: the repository; settings: as Snakemake merged them out of `files` and its command
-            line; main: whether this process plans, or does a job that was planned before.
+        root: the folder of `config`; settings: as Snakemake merged them out of `files` and its
+            command line; main: whether this process plans, or does a job that was planned before.
     """
     from pdmd.config.yaml_files import read_mapping
 

@@ -19,12 +19,11 @@ from pdmd.config.experiment import Config, Experiment
 from pdmd.config.paths import Paths
 from pdmd.config.plan import read_workflow
 from pdmd.config.sections import Run
-from pdmd.config.yaml_files import read_mapping
 from pdmd.errors import UserError
 from pdmd.files import provenance
 from pdmd.files.storage import write_text
 from pdmd.jobs.claim import snakemake_command
-from pdmd.jobs.demo import CONFIG
+from pdmd.jobs.command import CORES, given_settings, read_arguments
 from pdmd.metrics.ranges import ranges
 from pdmd.report.looks import call, look, name_methods
 from pdmd.report.reading import read_metrics
@@ -76,25 +75,38 @@ def ablate(path: Path, settings: Config, arguments: Sequence[str], dry: bool = F
     """Run an ablation to its table and figure.
 
     Args:
-        settings: those that its results are of; arguments: further ones of Snakemake.
+        settings: those that its results are of; arguments: further ones of Snakemake, whose
+            --configfile and --config go over the settings.
         dry: say what would be trained, and end.
     Raises:
         UserError: the file is wrong, or the workflow failed.
     """
-    planned = plan(read_ablation(path), settings)
+    given = read_arguments("ablate", arguments)
+    if given.targets:
+        raise UserError(f"ablate: {next(iter(given.targets))}: expected no target: it has its own")
+    planned = plan(read_ablation(path), given_settings("ablate", given, settings))
     print(summary(planned))
     if dry:
         return
     overlay = planned.folder / f"{planned.ablation.name}.yaml"
     write_text(overlay, yaml.safe_dump(planned.experiment.settings, sort_keys=False))
-    targets = [str(one) for run in planned.runs for one in READS["metrics"](run)]
-    command = ["-c2", "--rerun-incomplete", *arguments, *targets, "--configfile", str(overlay)]
     with warmed():
-        done = subprocess.run(snakemake_command(command), check=False)
+        done = subprocess.run(snakemake_command(command(planned, overlay, arguments)), check=False)
     if done.returncode:
         raise UserError(f"ablate: {path}: the workflow failed: see above")
     write(planned)
     print(f"{planned.folder / planned.ablation.name}.md")
+
+
+def command(planned: Planned, overlay: Path, arguments: Sequence[str]) -> list[str]:
+    """Snakemake's arguments: an option of the user's that takes a list takes no target of ours.
+
+    Args:
+        overlay: all of its settings, those of the user's --configfile among them.
+    """
+    targets = [str(one) for run in planned.runs for one in READS["metrics"](run)]
+    first = [f"-c{CORES}", "--rerun-incomplete"]
+    return [*first, *arguments, "--configfile", str(overlay), "--", *targets]
 
 
 def plan(ablation: Ablation, settings: Config) -> Planned:
@@ -189,20 +201,9 @@ def listed(root: Path, scenarios: Sequence[str]) -> list[str]:
 
 
 def places(command: Sequence[str]) -> list[str]:
-    """Of a command line of Snakemake's what says where jobs run: its profile, its executor."""
-    found: list[str] = []
-    for one, after in zip(command, [*command[1:], ""], strict=True):
-        name, _, value = one.partition("=")
-        if name in ("--profile", "--executor", "-e"):
-            found += [name, value or after]
-    return found
+    """Of a command line of Snakemake's what says where jobs run: its profiles, its executor."""
+    from snakemake.cli import get_argument_parser
 
-
-def settings_of(files: Sequence[Path]) -> Config:
-    """config.yaml with overlays over it. Raises UserError."""
-    from snakemake.utils import update_config
-
-    settings = read_mapping(CONFIG)
-    for file in files:
-        update_config(settings, read_mapping(file))
-    return settings
+    given, _ = get_argument_parser().parse_known_args(list(command[1:]))
+    found = [word for one in given.profile or () for word in ("--profile", str(one))]
+    return found + (["--executor", given.executor] if given.executor else [])

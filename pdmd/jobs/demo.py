@@ -3,39 +3,41 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import re
 import shutil
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pdmd.config.experiment import Experiment
 from pdmd.config.plan import read_workflow
-from pdmd.config.yaml_files import read_mapping
 from pdmd.errors import UserError
 from pdmd.files.storage import read_json, write_json
 from pdmd.jobs.claim import Claim, snakemake_command
+from pdmd.jobs.command import given_settings, read_arguments
 from pdmd.jobs.events import EVENTS, LOGGER
 from pdmd.jobs.view import View, clock
 from pdmd.report.bundle import SETTINGS as LAST_SETTINGS
 from pdmd.scenarios.kind import kind_of
 from pdmd.warm import warmed
 
-CONFIG = Path("config/config.yaml")
-
 
 def run_demo(cores: int, arguments: Sequence[str]) -> None:
     """Run Snakemake, show what it does, end with the headline tables and where things are.
 
+    Args:
+        cores: where the arguments do not say how many.
     Raises:
         UserError: the workflow failed; its last lines have been printed.
     """
     arguments = list(arguments)
-    experiment = _experiment(arguments)
+    given = read_arguments("demo", arguments)
+    experiment = _experiment(given)
+    cores = given.cores or cores
     results = Path(experiment.settings["results"])
     log = results / "demo.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +47,7 @@ def run_demo(cores: int, arguments: Sequence[str]) -> None:
     started = time.time()
     with Claim(results / ".state" / "demo.json") as claim:
         claim.unlock(arguments)
-        with log.open("w", encoding="utf-8") as out, _starts(arguments):
+        with log.open("w", encoding="utf-8") as out, _starts(given):
             process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
             claim.note(process.pid)
             try:
@@ -65,43 +67,14 @@ def run_demo(cores: int, arguments: Sequence[str]) -> None:
     print_results(experiment, results)
 
 
-def _starts(arguments: Sequence[str]) -> AbstractContextManager[None]:
+def _starts(given: Namespace) -> AbstractContextManager[None]:
     """Warm starts for jobs that are processes of this machine, children of Snakemake."""
-    elsewhere = ("--profile", "--executor", "-e", "--workflow-profile")
-    if any(one.partition("=")[0] in elsewhere for one in arguments):
-        return contextlib.nullcontext()
-    return warmed()
+    return warmed() if given.executor in (None, "local") else contextlib.nullcontext()
 
 
-def _experiment(arguments: Sequence[str]) -> Experiment:
-    """The configuration as Snakemake will see it, by its own reading of its arguments."""
-    from snakemake.cli import parse_args, parse_config
-    from snakemake.settings.types import ConfigSettings
-    from snakemake.utils import update_config
-    from snakemake_interface_common.exceptions import WorkflowError
-
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            _, given = parse_args(list(arguments))
-    except SystemExit:  # after pages of usage
-        reason = (said.getvalue().strip().splitlines() or ["see snakemake --help"])[-1]
-        raise UserError(f"demo: {reason.rpartition('error: ')[2]}") from None
-    if given.directory or given.snakefile:
-        raise UserError("demo: --directory, --snakefile: expected Snakemake itself for these")
-    settings = read_mapping(CONFIG)
-    try:
-        for path in given.configfile or ():
-            read_mapping(Path(path))  # what is wrong with it is said in one line
-        wanted = ConfigSettings(
-            config=parse_config(given.config), configfiles=given.configfile or ()
-        )
-    except (ValueError, WorkflowError) as error:
-        raise UserError(f"demo: {' '.join(str(error).split())}") from error
-    if given.replace_workflow_config:
-        settings = {}
-    update_config(settings, wanted.overwrite_config)
-    return read_workflow(Path(), settings)
+def _experiment(given: Namespace) -> Experiment:
+    """The configuration as Snakemake will see it. Raises UserError."""
+    return read_workflow(Path(), given_settings("demo", given))
 
 
 def _watch(process: subprocess.Popen[bytes], view: View, claim: Claim) -> None:

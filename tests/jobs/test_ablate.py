@@ -10,7 +10,9 @@ from pdmd.config.ablation import read_ablation
 from pdmd.config.paths import Paths
 from pdmd.errors import UserError
 from pdmd.files.storage import read_json, write_json, write_text
-from pdmd.jobs.ablate import listed, places, plan, settings_of, summary, write
+from pdmd.jobs.ablate import ablate, command, listed, places, plan, summary, write
+from pdmd.jobs.command import read_arguments, settings_of
+from pdmd.report.registry import READS
 
 ROOT = Path(__file__).resolve().parents[2]
 LINES = "scenario: mixture2d\nof: phased2\ngrid: {distill.fake_updates: [1, 2, 5]}\n"
@@ -19,14 +21,15 @@ LINES = "scenario: mixture2d\nof: phased2\ngrid: {distill.fake_updates: [1, 2, 5
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """A folder with the repository's configuration, where results would go."""
-    (tmp_path / "config").symlink_to(ROOT / "config")
+    for name in ("config", "Snakefile"):
+        (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def planned(text=LINES, name="fake_updates"):
     Path(f"{name}.yaml").write_text(text)
-    return plan(read_ablation(Path(f"{name}.yaml")), settings_of([]))
+    return plan(read_ablation(Path(f"{name}.yaml")), settings_of("ablate", []))
 
 
 def test_a_cell_that_changes_nothing_is_the_method_itself(here):
@@ -58,7 +61,7 @@ def test_the_other_methods_plan_the_same_jobs(here):
     from pdmd.config.plan import read_workflow
 
     found = planned()
-    plain = resolved(read_workflow(Path(), settings_of([])))["mixture2d"]
+    plain = resolved(read_workflow(Path(), settings_of("ablate", [])))["mixture2d"]
     beside = resolved(found.experiment)["mixture2d"]
     assert plain.keys() < beside.keys()
     assert all(beside[name].digest == part.digest for name, part in plain.items())
@@ -113,7 +116,7 @@ def test_those_of_the_repository_can_be_planned(here):
     files = sorted((ROOT / "config" / "ablations").glob("*.yaml"))
     assert files
     for file in files:
-        assert "cells" in summary(plan(read_ablation(file), settings_of([])))
+        assert "cells" in summary(plan(read_ablation(file), settings_of("ablate", [])))
 
 
 @pytest.mark.parametrize(
@@ -122,7 +125,11 @@ def test_those_of_the_repository_can_be_planned(here):
         ("snakemake -c2 ablations", []),
         ("snakemake --profile slurm -c2 ablations", ["--profile", "slurm"]),
         ("snakemake ablations --profile=slurm", ["--profile", "slurm"]),
-        ("snakemake -e local ablations -q rules", ["-e", "local"]),
+        ("snakemake -e local ablations -q rules", ["--executor", "local"]),
+        ("snakemake -esubmitit ablations", ["--executor", "submitit"]),
+        ("snakemake --exec=submitit ablations", ["--executor", "submitit"]),
+        ("snakemake --profile a --profile=b ablations", ["--profile", "a", "--profile", "b"]),
+        ("snakemake ablations --config e=--profile", []),
     ],
 )
 def test_jobs_of_ablations_run_where_snakemakes_own_would(command, found):
@@ -137,7 +144,7 @@ def test_ablations_of_scenarios_that_are_asked_for_are_run(here):
 @pytest.mark.long
 def test_snakemake_runs_them_on_its_own_settings(here, snakemake):
     """To a table and a figure; run again, they find everything there."""
-    for name in ("rules", "pdmd", "envs", "workflow", "Snakefile"):
+    for name in ("rules", "pdmd", "envs", "workflow"):
         Path(name).symlink_to(ROOT / name)
     overlay = {"results": "results/few", "scenarios": ["mixture2d"], "validate": []}
     few = {"seeds": [1, 2], "distill": {"updates": 4, "batch": 16}, "evaluate": {"samples": 64}}
@@ -149,3 +156,45 @@ def test_snakemake_runs_them_on_its_own_settings(here, snakemake):
     again = snakemake(here, "-c2", "ablations", "--configfile", "few.yaml")
     assert "0 to run" in again.stdout
     assert "Nothing to be done" in again.stdout + again.stderr
+
+
+# ---- Snakemake's own arguments beside ours
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--config", "results=c"], ["--configfile", "a.yaml"], ["-n", "--set-threads", "fit=1"]],
+)
+def test_an_option_that_takes_a_list_takes_none_of_its_targets(here, arguments):
+    found = planned()
+    given = read_arguments("ablate", command(found, Path("all.yaml"), arguments))
+    assert given.targets == [str(one) for run in found.runs for one in READS["metrics"](run)]
+    assert given.configfile == [Path("all.yaml")]  # which holds those of the user's
+    *before, _, _, _ = command(found, Path("all.yaml"), arguments)[: -len(given.targets)]
+    if arguments[-1:] == ["results=c"]:  # control: with nothing between they are swallowed
+        swallowed = read_arguments("ablate", [*before, *given.targets])
+        assert not swallowed.targets
+
+
+def test_its_plan_has_what_snakemake_is_given(here, monkeypatch):
+    planned_with = []
+    monkeypatch.setattr("pdmd.jobs.ablate.plan", lambda _, settings: planned_with.append(settings))
+    monkeypatch.setattr("pdmd.jobs.ablate.summary", lambda _: "")
+    Path("fake_updates.yaml").write_text(LINES)
+    Path("a.yaml").write_text("results: a\nseed: 1\n")
+    Path("b.yaml").write_text("results: b\n")
+    for files, arguments in (
+        ([], []),
+        ([Path("a.yaml")], []),
+        ([], ["--configfile=a.yaml"]),
+        ([Path("a.yaml")], ["--configfile", "b.yaml"]),
+        ([Path("a.yaml")], ["--configfile", "b.yaml", "--config", "results=c"]),
+    ):
+        ablate(Path("fake_updates.yaml"), settings_of("ablate", files), arguments, dry=True)
+    assert [one["results"] for one in planned_with] == ["results", "a", "a", "b", "c"]
+    assert [one.get("seed") for one in planned_with] == [None, 1, 1, 1, 1]
+
+
+def test_a_target_of_the_users_is_refused(here):
+    with pytest.raises(UserError, match="ablate: all: expected no target"):
+        ablate(Path("x.yaml"), {}, ["all"], dry=True)

@@ -4,12 +4,10 @@ import socket
 import subprocess
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from pdmd.config.experiment import Experiment, merge, read_yaml
-from pdmd.config.plan import VARIABLE
 from pdmd.config.sections import Bank
 from pdmd.errors import UserError
 from pdmd.jobs import demo
@@ -279,58 +277,3 @@ def test_two_demos_do_not_run_in_one_folder(claim):
         pass
     with make():  # control: the first has ended
         pass
-
-
-# ---- the configuration that Snakemake sees
-
-
-@pytest.fixture
-def here(repository, tmp_path, monkeypatch):
-    """A repository to start from, with two overlays."""
-    for name in ("config", "workflow"):
-        (tmp_path / name).symlink_to(repository / name)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv(VARIABLE, raising=False)
-    Path("a.yaml").write_text("results: a\nscenarios: [toy1d]\n")
-    Path("b.yaml").write_text("results: b\n")
-    Path("empty.yaml").write_text("")
-    Path("twice.yaml").write_text("results: a\nresults: b\n")
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("arguments", "results", "scenarios"),
-    [
-        ([], "results", 5),
-        (["--configfile", "a.yaml"], "a", 1),
-        (["--configfile=a.yaml"], "a", 1),
-        (["--configfiles", "a.yaml"], "a", 1),
-        (["--configfile", "a.yaml", "b.yaml"], "b", 1),
-        (["--configfile", "b.yaml", "a.yaml"], "a", 1),
-        (["-n", "--configfile", "a.yaml", "--config", "results=c"], "c", 1),
-        (["-C", "results=c", "--configfile", "a.yaml"], "c", 1),
-    ],
-)
-def test_demo_sees_the_configuration_that_snakemake_sees(here, arguments, results, scenarios):
-    seen = demo._experiment(arguments)
-    assert seen.settings["results"] == results
-    assert len(seen.scenarios) == scenarios
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--configfile"], "expected at least one argument"),
-        (["--configfile", "nowhere.yaml"], "nowhere.yaml"),
-        (["--configfile", "empty.yaml"], "empty.yaml"),
-        (["--configfile", "twice.yaml"], "twice.yaml"),
-        (["--config", "results"], "results"),
-        (["--no-such-flag"], "no-such-flag"),
-        (["--directory", "/tmp"], "--directory"),
-    ],
-)
-def test_arguments_that_snakemake_would_refuse_are_one_line(here, arguments, said):
-    with pytest.raises(UserError) as caught:
-        demo._experiment(arguments)
-    assert said in str(caught.value)
-    assert "\n" not in str(caught.value)

@@ -7,15 +7,15 @@ import pytest
 OUTER = """
 module distillation:
     snakefile: "{snakefile}"
+{more}
 
-
-use rule * from distillation
+use rule * from distillation{renamed}
 
 
 rule mine:
     default_target: True
     input:
-        rules.all.input,
+        rules.{prefix}all.input,
     output:
         "mine.txt",
     shell:
@@ -41,10 +41,16 @@ def elsewhere(checkout, tmp_path):
     """A folder that is not the checkout's."""
     folder = tmp_path / "elsewhere"
     (folder / "workflow").mkdir(parents=True)
-    snakefile = checkout / "Snakefile"
     (folder / "small.yaml").write_text(SMALL)
-    (folder / "workflow" / "Snakefile").write_text(OUTER.format(snakefile=snakefile))
+    write_outer(folder, checkout)
     return folder
+
+
+def write_outer(folder, checkout, renamed="", more=""):
+    """Write a workflow that has ours as a module, its rules renamed."""
+    snakefile, prefix = checkout / "workflow" / "Snakefile", renamed.removeprefix(" as ").strip("*")
+    text = OUTER.format(snakefile=snakefile, renamed=renamed, prefix=prefix, more=more)
+    (folder / "workflow" / "Snakefile").write_text(text)
 
 
 def test_another_directory_plans_the_same_jobs(checkout, elsewhere, snakemake):
@@ -54,6 +60,47 @@ def test_another_directory_plans_the_same_jobs(checkout, elsewhere, snakemake):
     assert (elsewhere / "results" / "emoji" / "config").is_dir()
     small = ("--configfile", str(elsewhere / "small.yaml"))
     assert jobs(snakemake(checkout, "-n", *small)) != here  # control
+
+
+def test_the_snakefile_below_workflow_plans_the_same_jobs(checkout, elsewhere, snakemake):
+    """Where Snakemake and others look for one: beside config/ or below workflow/."""
+    small = ("-n", "--configfile", str(elsewhere / "small.yaml"))
+    here = jobs(snakemake(checkout, *small))
+    assert here["all"] == 1
+    assert jobs(snakemake(checkout, *small, "-s", "workflow/Snakefile")) == here
+    (checkout / "workflow" / "Snakefile").write_text('include: "../Snakefile"\n')
+    control = snakemake(checkout, *small, "-s", "workflow/Snakefile")
+    assert control.returncode or jobs(control) != here  # an include has no default target
+
+
+def test_a_modules_rules_may_be_renamed(checkout, elsewhere, snakemake):
+    arguments = ("-n", "-s", str(elsewhere / "workflow" / "Snakefile"), "-d", str(elsewhere))
+    arguments += ("--configfile", str(elsewhere / "small.yaml"))
+    plain = jobs(snakemake(checkout, *arguments))
+    write_outer(elsewhere, checkout, " as theirs_*")
+    renamed = jobs(snakemake(checkout, *arguments))
+    assert renamed["theirs_fit"] == plain["fit"] > 0
+    assert sum(renamed.values()) == sum(plain.values())
+    assert not renamed.keys() & (plain.keys() - {"mine", "total"})  # control
+
+
+@pytest.mark.parametrize(
+    "more",
+    ['    prefix: "mine"', '    replace_prefix: {"results": "mine"}'],
+    ids=["put", "replace"],
+)
+def test_a_modules_prefix_is_refused_in_one_line(checkout, elsewhere, snakemake, more):
+    """Commands write where their config says; results are moved by that, which is the control."""
+    arguments = ("-n", "-s", str(elsewhere / "workflow" / "Snakefile"), "-d", str(elsewhere))
+    arguments += ("--configfile", str(elsewhere / "small.yaml"))
+    write_outer(elsewhere, checkout, more=more)
+    done = snakemake(checkout, *arguments)
+    assert done.returncode == 1
+    assert "pdmd: a module's prefix, replace_prefix: expected none" in done.stderr
+    assert "Traceback" not in done.stderr
+    write_outer(elsewhere, checkout)
+    moved = snakemake(checkout, *arguments, "--config", "results=mine/results")
+    assert "output: mine/results/toy1d/tables/" in moved.stdout
 
 
 @pytest.mark.slow

@@ -18,7 +18,9 @@ from pdmd.report.registry import TABLES
 from pdmd.report.writing import cell
 from pdmd.scenarios.kind import Kind, kinds
 
-CAPTIONS = Path(__file__).resolve().parents[3] / "workflow" / "report"
+REPORT = Path(__file__).resolve().parents[1]
+# Of a checkout; an installed package has a copy.
+CAPTIONS = (REPORT / "captions", REPORT.parents[1] / "workflow" / "report")
 ENDS = ("_mean", "_low", "_high")
 METHOD = "method"
 
@@ -155,10 +157,10 @@ def _number(text: str) -> str:
 
 def caption_of(name: str) -> str:
     """What a kind of table or figure shows, from the workflow's captions; empty without one."""
-    path = CAPTIONS / f"{name}.rst"
-    if not path.exists():
-        return ""
-    return " ".join(path.read_text(encoding="utf-8").replace("``", "").split())
+    for path in (folder / f"{name}.rst" for folder in CAPTIONS):
+        if path.exists():
+            return " ".join(path.read_text(encoding="utf-8").replace("``", "").split())
+    return ""
 
 
 def tables_of(folder: Path, kind: Kind, title: str) -> list[Shown]:
