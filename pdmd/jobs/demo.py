@@ -111,6 +111,7 @@ def make_report(results: Path, settings: Path | None) -> None:
     """
     from pdmd.config.experiment import Experiment
     from pdmd.config.paper import artefacts
+    from pdmd.report.looks import call
     from pdmd.report.page.write import newest, write_page
 
     report, last = results / "report.html", results / LAST_SETTINGS
@@ -127,6 +128,8 @@ def make_report(results: Path, settings: Path | None) -> None:
         name: [experiment.runs[name, method] for method in experiment.method_names(name)]
         for name in experiment.scenarios
     }
+    for method, label in experiment.overlay.labels.items():
+        call(method, label)
     write_page(results, runs, artefacts(root), report)
 
 

@@ -17,7 +17,7 @@ from pdmd.files.storage import write_json, write_text
 from pdmd.report.figures import draw_figures
 from pdmd.report.page.content import picture, table
 from pdmd.report.page.media import moving
-from pdmd.report.page.write import newest, write_page
+from pdmd.report.page.write import marked, newest, write_page
 
 CHROMIUM = shutil.which("chromium")
 SCORES = """method,n,tv_mean,tv_low,tv_high
@@ -25,7 +25,7 @@ teacher,3,0.02,0.01,0.03
 dmd2,3,0.4,0.3,0.5
 phased2,3,0.1,,
 """
-CLAIMS = "claim,verdict,effect_mean,effect_low,effect_high\nIt <is>,holds,-1,-2,0\n"
+CLAIMS = "claim,effect_mean,effect_low,effect_high,verdict\nIt <is>,-1,-2,0,holds\n"
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +82,18 @@ def test_it_shows_tables_figures_claims_settings_and_where_they_come_from(page):
         assert wanted in text, wanted
     assert "It <is>" not in page.read_text()  # control: what a file says is no markup
     assert text.count("data:image/png;base64,") >= 4
+
+
+def test_a_caption_shows_names_as_code_and_is_never_markup():
+    assert str(marked("of `a<b`, & more")) == "of <code>a&lt;b</code>, &amp; more"
+    assert str(marked("one ` alone")) == "one ` alone"
+
+
+def test_a_verdict_stands_beside_its_claim(page):
+    """Not where a narrow screen cuts a table off."""
+    text = page.read_text()
+    heads = re.findall(r"<button>([^<]*)</button>", text[text.index('id="claims"') :])
+    assert heads[:3] == ["claim", "verdict", "effect"]
 
 
 def test_a_cell_is_sorted_by_its_mean(finished):

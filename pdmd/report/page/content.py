@@ -22,7 +22,7 @@ REPORT = Path(__file__).resolve().parents[1]
 # Of a checkout; an installed package has a copy.
 CAPTIONS = (REPORT / "captions", REPORT.parents[1] / "workflow" / "report")
 ENDS = ("_mean", "_low", "_high")
-METHOD = "method"
+METHOD, AGAINST = "method", "against"
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,8 @@ def _heads(row: Mapping[str, str]) -> list[str]:
 def _cell(row: Mapping[str, str], head: str) -> Cell:
     if f"{head}_mean" not in row:
         value = row[head]
-        return Cell(look(value).label if head == METHOD else _number(value), value)
+        named = head in (METHOD, AGAINST)
+        return Cell(look(value).label if named else _number(value), value)
     mean, low, high = (float(row[f"{head}{end}"] or "nan") for end in ENDS)
     return Cell(cell(mean, low, high), row[f"{head}_mean"])
 
@@ -159,7 +160,7 @@ def caption_of(name: str) -> str:
     """What a kind of table or figure shows, from the workflow's captions; empty without one."""
     for path in (folder / f"{name}.rst" for folder in CAPTIONS):
         if path.exists():
-            return " ".join(path.read_text(encoding="utf-8").replace("``", "").split())
+            return " ".join(path.read_text(encoding="utf-8").replace("``", "`").split())
     return ""
 
 
@@ -257,7 +258,7 @@ def claims_of(results: Path) -> Shown | None:
     if not path.exists():
         return None
     shown = table(path, "Claims", caption_of("claims"), path.with_suffix(".json"), "claims")
-    kept = ("claim", "place", "metric", METHOD, "against", "effect", "n", "p_holm", "verdict")
+    kept = ("claim", "verdict", "effect", "n", "p_holm", "metric", METHOD, AGAINST, "place")
     places = [shown.heads.index(head) for head in kept if head in shown.heads]
     rows = [[row[place] for place in places] for row in shown.rows]
     value: dict[str, Any] = {**vars(shown), "heads": [shown.heads[i] for i in places], "rows": rows}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from markupsafe import Markup, escape
+
 from pdmd.config.paper import Artefact
 from pdmd.config.sections import Run
 from pdmd.errors import UserError
@@ -51,8 +53,17 @@ def write_page(
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["marked"] = marked
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     write_text(path, template.render(page=page))
+
+
+def marked(text: str) -> Markup:
+    """A caption in HTML: what stands between backticks as code."""
+    parts = str(escape(text)).split("`")
+    if len(parts) % 2 == 0:  # one is alone
+        return escape(text)
+    return Markup("".join(f"<code>{one}</code>" if i % 2 else one for i, one in enumerate(parts)))
 
 
 def _headline(scenario: Scenario, run: Run) -> list[Shown]:
