@@ -9,11 +9,13 @@ import torch
 from configs import ROOT
 
 sys.path.insert(0, str(ROOT / "tests" / "gpu"))
-from full_size import measure
+from full_size import measure, trainer, velocity
 
+from pdmd.errors import UserError
 from pdmd.models.families import FAMILIES, load_velocity
 from pdmd.models.tiny import write_tiny
 
+MOST = 12  # updates after which every part has had two gradients
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
@@ -22,6 +24,62 @@ def test_the_measurement_runs_on_the_cpu_at_a_tiny_size():
     assert len(found["seconds"]) == 3
     assert found["forwards"]["teacher"] == 6  # two calls for each of three generator updates
     assert sum(found["by_role"].values()) <= sum(found["seconds"])
+
+
+@pytest.mark.parametrize(("name", "experts"), [("tiny", 1), ("tiny-experts", 2)])
+def test_all_of_the_base_is_watched_and_a_tensor_of_it_that_moves_is_named(name, experts):
+    made = trainer(name, "9x32x48", "cpu", torch.float32, rank=8)
+    base = dict(made.watch.frozen)
+    assert len(base) == experts * len(list(trained_net().parameters()))
+    settle(made)  # without complaint while nothing else has moved
+
+    made = trainer(name, "9x32x48", "cpu", torch.float32, rank=8)
+    key = next(key for key in made.watch.frozen if key.endswith("proj_out.bias"))
+    with torch.no_grad():
+        made.watch.frozen[key].add_(1e-3)
+    with pytest.raises(UserError, match=f"{key}: has moved: expected it to stay frozen"):
+        settle(made)
+
+
+def test_phase_two_of_two_experts_trains_three_parts_and_an_update_calls_one_fake():
+    made = trainer("tiny-experts", "9x32x48", "cpu", torch.float32, rank=8)
+    names = {part.name for parts in made.parts.values() for part in parts}
+    assert names == {"fake.high", "fake.low", "generator.low"}
+    calls = []
+    for side in ("high", "low"):
+        expert = getattr(made.roles.fake.shared.network, side)
+        expert.register_forward_hook(lambda *_, side=side: calls.append(side))
+    seen = []
+    for step in range(4):
+        asked = scored(made, step)
+        calls.clear()
+        made._gradient(*asked)
+        seen.append(tuple(sorted(set(calls))))
+    assert set(seen) == {("high",), ("low",)}
+
+
+def settle(made):
+    """Updates until every part was looked at."""
+    for step in range(MOST):
+        made.update(step)
+        if not made.watch.waiting:
+            return
+    raise AssertionError(f"waiting: {list(made.watch.waiting)}")
+
+
+def trained_net():
+    """The tiny transformer without adapters."""
+    return velocity("tiny", "cpu", torch.float32)
+
+
+def scored(made, step):
+    """What an update's scores are asked for: conditions, re-noising times and a rollout."""
+    stream = made._stream(step, "generator")
+    begun = made._begin(stream)
+    noised = made._noise(stream, begun.x.shape[1:])
+    with torch.no_grad():
+        rollout = made._rollout(begun)
+    return begun.condition, noised, rollout, 1.0
 
 
 @gpu
@@ -44,16 +102,21 @@ def test_a_velocity_is_the_cpus(name, tmp_path):
 
 
 @gpu
-def test_updates_in_bfloat16_move_every_adapter_and_nothing_else():
+@pytest.mark.parametrize("name", ["tiny", "tiny-experts"])
+def test_updates_in_bfloat16_move_every_adapter_and_nothing_else(name):
     """Watch raises otherwise; flash attention in bfloat16 needs `deterministic: false`."""
     torch.use_deterministic_algorithms(False)
-    found = measure("tiny", size="17x64x64", device="cuda")
-    assert found["peak_gib"] > 0
+    made = trainer(name, "17x64x64", "cuda", torch.bfloat16)
+    assert made.watch.frozen
+    settle(made)
+    assert torch.cuda.max_memory_allocated() > 0
 
 
 @gpu
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["wan2.1-t2v-1.3b", "wan2.2-a14b-expert", "qwen-image"])
+@pytest.mark.parametrize(
+    "name", ["wan2.1-t2v-1.3b", "wan2.2-a14b-expert", "wan2.2-a14b", "qwen-image"]
+)
 def test_three_updates_at_full_size_fit_one_gpu(name):
     """In a process of its own: the peak is of it alone."""
     command = [sys.executable, str(ROOT / "tests/gpu/full_size.py"), name]
