@@ -6,16 +6,26 @@ import sys
 
 import pytest
 import torch
-from configs import ROOT
+from configs import ROOT, accepted
 
 sys.path.insert(0, str(ROOT / "tests" / "gpu"))
 from full_size import measure, trainer, velocity
 
+from pdmd.config.experiment import merge
+from pdmd.config.yaml_files import read_yaml
 from pdmd.errors import UserError
 from pdmd.models.families import FAMILIES, load_velocity
 from pdmd.models.tiny import write_tiny
 
 MOST = 12  # updates after which every part has had two gradients
+ON_GPU = {  # config/tiny.yaml, which the CPU's chain repeats bit by bit, on one GPU in bfloat16
+    "overrides": {
+        "all": {
+            "hardware": {"processes": 1, "gpus": 1},
+            "model": {"deterministic": False},  # attention in bfloat16 has no other backward pass
+        }
+    }
+}
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
@@ -39,6 +49,15 @@ def test_all_of_the_base_is_watched_and_a_tensor_of_it_that_moves_is_named(name,
         made.watch.frozen[key].add_(1e-3)
     with pytest.raises(UserError, match=f"{key}: has moved: expected it to stay frozen"):
         settle(made)
+
+
+def test_the_tiny_chain_on_a_gpu_may_use_what_attention_in_bfloat16_needs():
+    tiny = read_yaml(ROOT / "config" / "tiny.yaml")
+    runs = accepted(merge(tiny, ON_GPU)).runs.values()
+    assert {(run.model.dtype, run.model.deterministic) for run in runs} == {("bfloat16", False)}
+    assert {run.hardware.gpus for run in runs} == {1}
+    runs = accepted(tiny).runs.values()  # control
+    assert {run.model.deterministic for run in runs} == {True}
 
 
 def test_phase_two_of_two_experts_trains_three_parts_and_an_update_calls_one_fake():
@@ -130,6 +149,6 @@ def test_three_updates_at_full_size_fit_one_gpu(name):
 @pytest.mark.long
 def test_the_tiny_chain_runs_on_a_gpu(tmp_path):
     overlay = tmp_path / "gpu.yaml"
-    overlay.write_text("overrides: {all: {hardware: {processes: 1, gpus: 1}}}\n")
+    overlay.write_text(json.dumps(ON_GPU))
     command = [sys.executable, "-m", "snakemake", "-c2", "--configfile", "config/tiny.yaml"]
     subprocess.run([*command, str(overlay)], check=True, cwd=ROOT)
