@@ -15,6 +15,7 @@ from pdmd.config.sections import Hardware, ReleasedData, Run
 from pdmd.jobs.estimates import (
     fit_work,
     is_tiny,
+    looking_work,
     measuring_work,
     network_size,
     phase_work,
@@ -30,7 +31,8 @@ SPEED = 1e10
 GPU_SPEED = 1e14  # the same of a GPU with a released model: 2e14 operations a second, assumed
 READING = 2e8  # bytes a second of a disk that others use, too
 PREPARING_MINUTES, ENCODER_MB = 240, 40_000  # of text encoders of up to 8 billion weights
-SEEN = 2e8  # of a sample by frozen networks, or a decoder: 20 ms of one thread
+SEEN = 2e8  # of a small sample by frozen networks, or a decoder: 20 ms of one thread
+LOOKING, GPU_LOOKING = 2e10, 1e13  # operations a second in float32: of a thread, of a GPU (assumed)
 START_MINUTES = 10  # Python, torch, a cold file system
 LIGHT_MINUTES, LIGHT_MB = 20, 3000  # of jobs that draw, score or plot
 START_MB = 1500  # the demo's jobs stay under 1,000 with torch loaded
@@ -84,6 +86,14 @@ def light() -> Request:
 def speed_of(run: Run) -> float:
     """Rows times weights a second of a process."""
     return GPU_SPEED if run.hardware.gpus and isinstance(run.data, ReleasedData) else SPEED
+
+
+def sample_work(run: Run, stage: str) -> float:
+    """Work of decoding a sample (`decode`), or of looking at it (`features`), as `speed_of` is."""
+    if not isinstance(run.data, ReleasedData):
+        return SEEN
+    rate = GPU_LOOKING if run.hardware.gpus else LOOKING
+    return looking_work(run, stage) / rate * speed_of(run)
 
 
 class Requests:
@@ -141,7 +151,7 @@ class Requests:
                 rows, number = config.bank.rows, int(wildcards.phase)
                 return sampling_work(config, runs, rows, number)
             if stage in ("decode", "features"):
-                return SEEN * runs * config.evaluate.samples
+                return runs * config.evaluate.samples * sample_work(config, stage)
             return sampling_work(config, runs, config.evaluate.samples)
 
         def share(wildcards: Any) -> int:

@@ -152,3 +152,32 @@ def test_the_tiny_chain_runs_on_a_gpu(tmp_path):
     overlay.write_text(json.dumps(ON_GPU))
     command = [sys.executable, "-m", "snakemake", "-c2", "--configfile", "config/tiny.yaml"]
     subprocess.run([*command, str(overlay)], check=True, cwd=ROOT)
+
+
+@gpu
+def test_features_are_the_cpus(tmp_path):
+    """DINOv3's place has Lite0; RAFT-large and CLIP have random weights."""
+    from clip.model import CLIP
+    from torchvision.models.optical_flow import raft_large
+
+    from pdmd.config.sections import Networks
+    from pdmd.files.assets import fetch
+    from pdmd.files.storage import save_pickled
+    from pdmd.networks.small_clip import SIZES
+    from pdmd.scenarios.dataless.metrics import features
+
+    for name in ("lite0", "i3d"):
+        fetch(name)
+    torch.manual_seed(0)
+    torch.backends.cudnn.allow_tf32 = False
+    save_pickled(tmp_path / "clip.pt", CLIP(**SIZES).state_dict())
+    save_pickled(tmp_path / "raft.pt", raft_large(weights=None).state_dict())
+    wanted = Networks(flow=str(tmp_path / "raft.pt"), clip=str(tmp_path / "clip.pt"))
+    clip = (255 * torch.rand(1, 3, 9, 128, 128)).byte()
+    cpu, there = (
+        features(clip, "a fox", wanted, tmp_path, torch.device(device))
+        for device in ("cpu", "cuda")
+    )
+    assert cpu.keys() == there.keys()
+    for name, one in cpu.items():
+        torch.testing.assert_close(there[name], one, rtol=1e-2, atol=1e-3)
