@@ -103,6 +103,14 @@ def _fetch(args: argparse.Namespace) -> None:
     fetch(args.family, args.source, args.revision, args.output)
 
 
+def _find_networks(args: argparse.Namespace) -> None:
+    from pdmd.config.sections import Networks
+    from pdmd.stages.networks import find_networks
+
+    wanted = Networks(features=args.features, flow=args.flow, clip=args.clip)
+    find_networks(wanted, args.output)
+
+
 def _tiny(args: argparse.Namespace) -> None:
     from pdmd.models.tiny import write_tiny
 
@@ -502,6 +510,13 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument("--source", help="a folder in diffusers' layout, or a name of the hub")
     model.add_argument("--revision", help="of the hub's repository")
     model.add_argument("--output", type=Path, required=True, help="where the manifest goes")
+    looked = command(
+        "find-networks", _find_networks, "find the networks that samples will be looked at by"
+    )
+    looked.add_argument("--features", default="lite0", help="as evaluate.networks.features")
+    looked.add_argument("--flow", default="opencv", help="as evaluate.networks.flow")
+    looked.add_argument("--clip", help="as evaluate.networks.clip")
+    looked.add_argument("--output", type=Path, required=True, help="where to say which they are")
     tiny = command(
         "tiny", _tiny, "write a tiny random model of a released family, to try the chain"
     )

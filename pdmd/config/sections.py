@@ -574,6 +574,14 @@ class Networks:
         minLength=1,
     )
 
+    @property
+    def fetched(self) -> dict[str, str]:
+        """What does not come along with this package, by key."""
+        every = {"features": self.features, "flow": self.flow, "clip": self.clip or "small"}
+        return {
+            role: name for role, name in every.items() if name not in ("lite0", "opencv", "small")
+        }
+
     def clip_weights(self, results: str) -> str:
         """The name or file of CLIP's weights.
 

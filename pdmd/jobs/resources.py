@@ -33,6 +33,7 @@ READING = 2e8  # bytes a second of a disk that others use, too
 PREPARING_MINUTES, ENCODER_MB = 240, 40_000  # of text encoders of up to 8 billion weights
 SEEN = 2e8  # of a small sample by frozen networks, or a decoder: 20 ms of one thread
 LOOKING, GPU_LOOKING = 2e10, 1e13  # operations a second in float32: of a thread, of a GPU (assumed)
+LOADING_MB = 8000  # of CLIP ViT-L/14, twice in float32
 START_MINUTES = 10  # Python, torch, a cold file system
 LIGHT_MINUTES, LIGHT_MB = 20, 3000  # of jobs that draw, score or plot
 START_MB = 1500  # the demo's jobs stay under 1,000 with torch loaded
@@ -186,6 +187,10 @@ class Requests:
             return 2 ** (attempt - 1) * (LIGHT_MINUTES + math.ceil(seconds / 60))
 
         return light() | {"runtime": least}
+
+    def finding(self) -> Request:
+        """Loading the networks that samples are looked at by, one after the other."""
+        return light() | {"mem_mb": lambda wildcards, attempt: 2 ** (attempt - 1) * LOADING_MB}
 
     def preparing(self) -> Request:
         """Encoding prompts, or first frames, on what the scenario trains on; resumable."""
