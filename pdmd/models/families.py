@@ -135,8 +135,21 @@ def _load(folder: Path, family: Family, dtype: torch.dtype) -> TextNetwork:
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{folder}: {shown(error)}: expected a {family.transformer}") from None
+    _check_finite(net, folder)
     velocity = QwenVelocity if family.kind == "qwen" else WanVelocity
     return velocity(net.eval().requires_grad_(False))
+
+
+def _check_finite(net: Any, folder: Path) -> None:
+    """Raise UserError for weights that are no numbers: a flipped bit may give some."""
+    import torch
+
+    from pdmd.models.source import file_of
+
+    for name, p in net.named_parameters():
+        least, most = torch.aminmax(p.detach())  # without a copy; NaN where one is
+        if not math.isfinite(least.item() + most.item()):
+            raise UserError(f"{file_of(folder, name)}: {name}: not finite: expected numbers")
 
 
 def qwen_shift(tokens: int) -> float:

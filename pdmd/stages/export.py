@@ -63,7 +63,7 @@ def card(run: Run, seed: int) -> str:
     student, family = run.student, FAMILIES[str(run.model.family)]
     metrics = read_json(Paths(run).seed(seed, "metrics.json"), dict)
     manifest = read_json(base_file(run), dict)
-    revision = manifest.get("revision") or "no revision named"
+    revision = manifest.get("commit") or manifest.get("revision") or "no revision named"
     lines = [
         f"# {run.title}: {run.method}, seed {seed}",
         "",
