@@ -196,6 +196,11 @@ class Model:
         " attention in bfloat16 needs for its backward pass",
         absent=True,
     )
+    offload: Literal["none", "idle"] = key(
+        "pretrained, two experts: `idle` has the frozen weights of the one that is not called wait"
+        " in main memory; results are the same",
+        absent="none",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,14 +65,18 @@ def training_mb(run: Run, runs: int, batch: int, attempt: int = 1) -> int:
 def released_mb(run: Run, attempt: int = 1) -> int:
     """Memory of a process's own machine that holds a released model on its way to the GPU.
 
-    Its experts in bfloat16, a full fake score in float32 with gradients and moments, and adapters.
+    Its experts in bfloat16, which stay there with `model.offload: idle`, a full fake score in
+    float32 with gradients and moments, and adapters.
     """
     experts = FAMILIES[str(run.model.family)].experts
     each = 2.0 if run.model.dtype == "bfloat16" else 4.0
     distill = getattr(run, "distill", None)
     if distill is not None and distill.fake.mode == "full":
         each += 16
-    steps = math.ceil((START_MB + each * experts * released_weights(run) / 2**20) / STEP_MB)
+    mb = each * released_weights(run) / 2**20
+    if run.model.offload == "idle":  # pinned memory comes in powers of two
+        mb = 2 ** math.ceil(math.log2(mb))
+    steps = math.ceil((START_MB + experts * mb) / STEP_MB)
     return 2 ** (attempt - 1) * STEP_MB * steps
 
 

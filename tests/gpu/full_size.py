@@ -2,7 +2,7 @@
 
 python tests/gpu/full_size.py wan2.1-t2v-1.3b            # 81x480x832, LoRA of rank 64
 python tests/gpu/full_size.py wan2.2-a14b-expert
-python tests/gpu/full_size.py wan2.2-a14b               # both experts, in phase 2
+python tests/gpu/full_size.py wan2.2-a14b --offload     # both experts, one at a time on the GPU
 python tests/gpu/full_size.py qwen-image
 """
 
@@ -19,6 +19,7 @@ from pdmd.flow import RECTIFIED
 from pdmd.models.adapters import MARK, SharedBase, checkpoint_activations, idle_tensors
 from pdmd.models.base import Guided, Prompted
 from pdmd.models.experts import Experts
+from pdmd.models.offload import take_turns
 from pdmd.models.qwen import QwenVelocity, rescale_guidance
 from pdmd.models.wan import WanVelocity
 from pdmd.phases import split_phases
@@ -39,10 +40,15 @@ SIZES = {"qwen-image": "1x1024x1024", "tiny": "9x32x48", "tiny-experts": "9x32x4
 TEXT = {"qwen": 120, "wan": 512}
 
 
-def velocity(name, device, dtype):
-    """The architecture with random weights, made on the device in its own precision."""
+def velocity(name, device, dtype, home=None):
+    """The architecture with random weights, made on the device in its own precision.
+
+    Args:
+        home: where experts go once they are made, one after the other; they stay where it is None.
+    """
     if name in BOUNDARY:
-        return Experts(*(_one(name, device, dtype) for _ in range(2)), BOUNDARY[name])
+        high, low = (_one(name, device, dtype).to(home or device) for _ in range(2))
+        return Experts(high, low, BOUNDARY[name])
     return _one(name, device, dtype)
 
 
@@ -101,13 +107,18 @@ def recipe(batch, region):
     )
 
 
-def trainer(name, size, device, dtype, rank=64, batch=2):
+def trainer(name, size, device, dtype, rank=64, batch=2, offload=False):
     """Phase 1 of two, every role an adapter on one base; a sample at a time through networks.
+
+    Args:
+        offload: of two experts, keep the idle one's base in main memory.
 
     Of a model of two experts phase 2, from a bank: its generator is the low-noise expert, scores
     are matched at both, and an update noises samples to the side of one of them.
     """
-    network, prompts = velocity(name, device, dtype), texts(name, device)
+    network = velocity(name, device, dtype, "cpu" if offload else None)
+    prompts = texts(name, device)
+    turns = take_turns(network, torch.device(device)) if offload else None
     shared = SharedBase(network, rank, max(1, rank // 8))
     checkpoint_activations(network)
     both = name in BOUNDARY
@@ -121,7 +132,7 @@ def trainer(name, size, device, dtype, rank=64, batch=2):
     roles = Roles(
         Guided(shared.plain(), 4.0, prompts(1), rescale=rescale, apart=True),
         *adapters,
-        frozen={key: p for key, p in network.named_parameters() if MARK not in key},
+        frozen=turns or {key: p for key, p in network.named_parameters() if MARK not in key},
         idle=idle_tensors(network),
     )
     shape = (16, *latent_size(parse_size(size)))
@@ -158,7 +169,10 @@ if __name__ == "__main__":
     options.add_argument("--size")
     options.add_argument("--updates", type=int, default=3)
     options.add_argument("--device", default="cuda")
+    options.add_argument("--offload", action="store_true", help="the idle one of two experts")
     given = options.parse_args()
-    found = measure(given.model, given.size, given.device, updates=given.updates)
+    found = measure(
+        given.model, given.size, given.device, updates=given.updates, offload=given.offload
+    )
     json.dump(found, sys.stdout)
     print()

@@ -134,11 +134,11 @@ def test_updates_in_bfloat16_move_every_adapter_and_nothing_else(name):
 @gpu
 @pytest.mark.long
 @pytest.mark.parametrize(
-    "name", ["wan2.1-t2v-1.3b", "wan2.2-a14b-expert", "wan2.2-a14b", "qwen-image"]
+    "name", ["wan2.1-t2v-1.3b", "wan2.2-a14b-expert", "wan2.2-a14b --offload", "qwen-image"]
 )
 def test_three_updates_at_full_size_fit_one_gpu(name):
     """In a process of its own: the peak is of it alone."""
-    command = [sys.executable, str(ROOT / "tests/gpu/full_size.py"), name]
+    command = [sys.executable, str(ROOT / "tests/gpu/full_size.py"), *name.split()]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     print(found)

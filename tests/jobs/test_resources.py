@@ -4,7 +4,7 @@ import pytest
 from configs import accepted, own
 
 from pdmd.config.experiment import Experiment, merge, read_yaml
-from pdmd.jobs.resources import SPEED, Requests, light, minutes, training_mb
+from pdmd.jobs.resources import SPEED, Requests, light, minutes, released_mb, training_mb
 
 
 @pytest.fixture
@@ -140,3 +140,11 @@ def test_looking_at_released_samples_takes_time_by_their_pixels(stage):
     assert few == pytest.approx(10 + 220 * clip / 1e13 / 60 / 8, abs=10)
     assert many == pytest.approx(10 + 220 * clip / 2e10 / 60, rel=1e-2)  # days, and it says so
     assert pictures < many / 20  # control: pictures have no flow
+
+
+def test_an_expert_that_waits_has_pinned_memory():
+    mb = [
+        released_mb(accepted(own("wan22t2v", model={"offload": one})).runs["wan22t2v", "phased2"])
+        for one in ("none", "idle")
+    ]
+    assert mb == [56500, 67500]  # 2 x 26.6 GiB, and 2 x 32
