@@ -32,7 +32,8 @@ class Family:
         text_length: rows that text is padded to, None where padding is not read.
         rescaled: whether the pipeline gives guided tokens the conditional norm, and shifts the
             teacher's step grid by the size.
-        parameters: of one transformer, in billions; vae: diffusers' class.
+        parameters: of one transformer, in billions; vae: diffusers' class; licence: of the weights,
+            as the hub names it.
     """
 
     kind: str
@@ -46,6 +47,7 @@ class Family:
     image_channels: int = 0
     text_length: int | None = None
     rescaled: bool = False
+    licence: str = "apache-2.0"
 
     @property
     def frames(self) -> int | None:
