@@ -97,9 +97,22 @@ def _weights(args: argparse.Namespace) -> None:
 
 
 def _fetch(args: argparse.Namespace) -> None:
-    from pdmd.models.source import fetch
+    from pdmd.models.source import fetch, verify
 
+    if args.verify is not None:
+        verify(args.verify)
+        return
+    if args.family is None or args.output is None:
+        raise UserError("family, --output: not given: expected both, or --verify MANIFEST")
     fetch(args.family, args.source, args.revision, args.output)
+
+
+def _find_networks(args: argparse.Namespace) -> None:
+    from pdmd.config.sections import Networks
+    from pdmd.stages.networks import find_networks
+
+    wanted = Networks(features=args.features, flow=args.flow, clip=args.clip)
+    find_networks(wanted, args.output)
 
 
 def _tiny(args: argparse.Namespace) -> None:
@@ -506,10 +519,20 @@ def parser() -> argparse.ArgumentParser:
     model = command(
         "fetch", _fetch, "check the weights of a released model, and record what they are"
     )
-    model.add_argument("family", help="such as qwen-image or wan2.2-t2v-a14b")
+    model.add_argument("family", nargs="?", help="such as qwen-image or wan2.2-t2v-a14b")
     model.add_argument("--source", help="a folder in diffusers' layout, or a name of the hub")
     model.add_argument("--revision", help="of the hub's repository")
-    model.add_argument("--output", type=Path, required=True, help="where the manifest goes")
+    model.add_argument("--output", type=Path, help="where the manifest goes")
+    model.add_argument(
+        "--verify", type=Path, metavar="MANIFEST", help="hash every file of a manifest again"
+    )
+    looked = command(
+        "find-networks", _find_networks, "find the networks that samples will be looked at by"
+    )
+    looked.add_argument("--features", default="lite0", help="as evaluate.networks.features")
+    looked.add_argument("--flow", default="opencv", help="as evaluate.networks.flow")
+    looked.add_argument("--clip", help="as evaluate.networks.clip")
+    looked.add_argument("--output", type=Path, required=True, help="where to say which they are")
     tiny = command(
         "tiny", _tiny, "write a tiny random model of a released family, to try the chain"
     )

@@ -38,6 +38,23 @@ rule fetch:
         " --output {output:q}"
 
 
+rule find_networks:
+    """Find the networks that samples will be looked at by, before anything is trained."""
+    output:
+        f"{RESULTS}/{{scenario}}/base/{outputs.NETWORKS}",
+    wildcard_constraints:
+        scenario=GRAPH.scenarios(released),
+    priority: FIRST
+    conda:
+        CONDA
+    resources:
+        **REQUESTS.finding(),
+    params:
+        networks=GRAPH.networks,
+    shell:
+        "python -m pdmd find-networks {params.networks} --output {output:q}"
+
+
 rule embed_prompts:
     """Encode prompts by the model's own text encoder, shard by shard."""
     input:

@@ -24,7 +24,10 @@ MODEL_KEYS = {  # kind of model -> keys it must have, keys it may have
     "conditional-mlp": ({"width", "depth"}, set[str]()),
     "qwen": ({"width", "depth", "heads"}, set[str]()),
     "wan": ({"width", "depth", "heads", "text_length"}, {"feedforward", "boundary"}),
-    PRETRAINED: ({"family", "source"}, {"revision", "boundary", "dtype", "deterministic"}),
+    PRETRAINED: (
+        {"family", "source"},
+        {"revision", "boundary", "dtype", "deterministic", "offload"},
+    ),
 }
 BESIDE_SCENARIOS = ("clip",)  # folders that are taken: beside those of scenarios,
 BESIDE_METHODS = ("data", "config", "tables", "figures")  # and of methods

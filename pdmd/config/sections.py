@@ -196,6 +196,11 @@ class Model:
         " attention in bfloat16 needs for its backward pass",
         absent=True,
     )
+    offload: Literal["none", "idle"] = key(
+        "pretrained, two experts: `idle` has the frozen weights of the one that is not called wait"
+        " in main memory; results are the same",
+        absent="none",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -573,6 +578,14 @@ class Networks:
         absent=None,
         minLength=1,
     )
+
+    @property
+    def fetched(self) -> dict[str, str]:
+        """What does not come along with this package, by key."""
+        every = {"features": self.features, "flow": self.flow, "clip": self.clip or "small"}
+        return {
+            role: name for role, name in every.items() if name not in ("lite0", "opencv", "small")
+        }
 
     def clip_weights(self, results: str) -> str:
         """The name or file of CLIP's weights.

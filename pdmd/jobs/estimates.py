@@ -17,6 +17,10 @@ from pdmd.models.families import FAMILIES
 
 TINY = 1e5  # weights of a tiny random model
 TOKENS = 16  # of a small transformer's sample
+# Operations as torch's FlopCounterMode counts them, of the released decoders and the networks that
+# config/scenarios names: of a px by a VAE; of a px by RAFT-large, whose flow is taken of each pair,
+# and of every second frame to the next and back; of a frame by DINOv3 ViT-L/16 and CLIP ViT-L/14.
+DECODING, FLOWING, SEEING = 9.0e6, 2 * 1.63e6, 1.26e11 + 1.62e11
 STALE_SECONDS = 60.0  # a job that has not reported for so long is shown as silent
 
 
@@ -61,6 +65,17 @@ def network_size(run: Run) -> float:
     layers = model.depth * each[model.kind] + 1
     rows = TOKENS if model.kind in TRANSFORMERS else 1
     return float(layers * rows * model.width**2)
+
+
+def looking_work(run: Run, stage: str) -> float:
+    """Operations of decoding a released model's sample (`decode`), or of what frozen networks see
+    in it (`features`).
+    """
+    frames, height, width = parse_size(str(run.evaluate.size))
+    if stage == "decode":
+        return DECODING * frames * height * width
+    looks = SEEING * frames
+    return looks + (FLOWING * frames * height * width if frames > 1 else 0.0)
 
 
 def fit_work(run: Run, runs: int) -> float:

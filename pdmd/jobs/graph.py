@@ -15,7 +15,7 @@ from typing import Any
 
 from pdmd.config.experiment import Experiment
 from pdmd.config.parts import Part, kept_file
-from pdmd.config.sections import Run
+from pdmd.config.sections import Networks, Run
 from pdmd.config.times import chooses, ranges
 from pdmd.files.storage import fingerprint
 from pdmd.jobs.estimates import is_tiny
@@ -140,6 +140,12 @@ class Graph:
         return lambda wildcards: str(
             getattr(self.experiment.shared(wildcards.scenario).model, name)
         )
+
+    def networks(self, wildcards: Any) -> str:
+        """The options of `pdmd find-networks`: those that a scenario's samples are looked at by."""
+        run = self.experiment.runs_of(wildcards.scenario)[0]
+        named = (run.evaluate.networks or Networks()).fetched
+        return " ".join(f"--{role} {shlex.quote(name)}" for role, name in named.items())
 
     def revision(self, wildcards: Any) -> str:
         """The option of `pdmd fetch` that names a revision, where there is one."""

@@ -15,6 +15,7 @@ from pdmd.config.sections import Hardware, ReleasedData, Run
 from pdmd.jobs.estimates import (
     fit_work,
     is_tiny,
+    looking_work,
     measuring_work,
     network_size,
     phase_work,
@@ -30,7 +31,9 @@ SPEED = 1e10
 GPU_SPEED = 1e14  # the same of a GPU with a released model: 2e14 operations a second, assumed
 READING = 2e8  # bytes a second of a disk that others use, too
 PREPARING_MINUTES, ENCODER_MB = 240, 40_000  # of text encoders of up to 8 billion weights
-SEEN = 2e8  # of a sample by frozen networks, or a decoder: 20 ms of one thread
+SEEN = 2e8  # of a small sample by frozen networks, or a decoder: 20 ms of one thread
+LOOKING, GPU_LOOKING = 2e10, 1e13  # operations a second in float32: of a thread, of a GPU (assumed)
+LOADING_MB = 8000  # of CLIP ViT-L/14, twice in float32
 START_MINUTES = 10  # Python, torch, a cold file system
 LIGHT_MINUTES, LIGHT_MB = 20, 3000  # of jobs that draw, score or plot
 START_MB = 1500  # the demo's jobs stay under 1,000 with torch loaded
@@ -62,14 +65,18 @@ def training_mb(run: Run, runs: int, batch: int, attempt: int = 1) -> int:
 def released_mb(run: Run, attempt: int = 1) -> int:
     """Memory of a process's own machine that holds a released model on its way to the GPU.
 
-    Its experts in bfloat16, a full fake score in float32 with gradients and moments, and adapters.
+    Its experts in bfloat16, which stay there with `model.offload: idle`, a full fake score in
+    float32 with gradients and moments, and adapters.
     """
     experts = FAMILIES[str(run.model.family)].experts
     each = 2.0 if run.model.dtype == "bfloat16" else 4.0
     distill = getattr(run, "distill", None)
     if distill is not None and distill.fake.mode == "full":
         each += 16
-    steps = math.ceil((START_MB + each * experts * released_weights(run) / 2**20) / STEP_MB)
+    mb = each * released_weights(run) / 2**20
+    if run.model.offload == "idle":  # pinned memory comes in powers of two
+        mb = 2 ** math.ceil(math.log2(mb))
+    steps = math.ceil((START_MB + experts * mb) / STEP_MB)
     return 2 ** (attempt - 1) * STEP_MB * steps
 
 
@@ -92,6 +99,14 @@ def bundled() -> Request:
 def speed_of(run: Run) -> float:
     """Rows times weights a second of a process."""
     return GPU_SPEED if run.hardware.gpus and isinstance(run.data, ReleasedData) else SPEED
+
+
+def sample_work(run: Run, stage: str) -> float:
+    """Work of decoding a sample (`decode`), or of looking at it (`features`), as `speed_of` is."""
+    if not isinstance(run.data, ReleasedData):
+        return SEEN
+    rate = GPU_LOOKING if run.hardware.gpus else LOOKING
+    return looking_work(run, stage) / rate * speed_of(run)
 
 
 class Requests:
@@ -149,7 +164,7 @@ class Requests:
                 rows, number = config.bank.rows, int(wildcards.phase)
                 return sampling_work(config, runs, rows, number)
             if stage in ("decode", "features"):
-                return SEEN * runs * config.evaluate.samples
+                return runs * config.evaluate.samples * sample_work(config, stage)
             return sampling_work(config, runs, config.evaluate.samples)
 
         def share(wildcards: Any) -> int:
@@ -184,6 +199,10 @@ class Requests:
             return 2 ** (attempt - 1) * (LIGHT_MINUTES + math.ceil(seconds / 60))
 
         return light() | {"runtime": least}
+
+    def finding(self) -> Request:
+        """Loading the networks that samples are looked at by, one after the other."""
+        return light() | {"mem_mb": lambda wildcards, attempt: 2 ** (attempt - 1) * LOADING_MB}
 
     def preparing(self) -> Request:
         """Encoding prompts, or first frames, on what the scenario trains on; resumable."""

@@ -23,8 +23,10 @@ CHUNK = 256
 
 
 @cache
-def load_clip(name: str) -> Any:
+def load_clip(name: str, device: torch.device | str = "cpu") -> Any:
     """CLIP by the name of OpenAI's weights ("ViT-B/32", fetched once) or from a local file.
+
+    It computes in float32 on every device: clip itself would halve its precision on a GPU.
 
     Raises:
         UserError: no such name or file, or no CLIP in it; names it.
@@ -41,7 +43,7 @@ def load_clip(name: str) -> Any:
         model, _ = clip.load(name, device="cpu", jit=False)
     if Path(name).is_file():
         _check_own(name, model, expected)
-    return model.eval()
+    return model.eval().to(device)
 
 
 def _check_own(name: str, model: Any, expected: str) -> None:
@@ -67,35 +69,50 @@ def clip_score(name: str, pictures: Tensor, texts: Sequence[str]) -> float:
 
 
 @torch.no_grad()
-def clip_cosines(name: str, pictures: Tensor, texts: Sequence[str]) -> Tensor:
+def clip_cosines(
+    name: str, pictures: Tensor, texts: Sequence[str], device: torch.device | str = "cpu"
+) -> Tensor:
     """Cosine of CLIP's features of each picture and its text, (N,).
 
     Args:
-        name: of the weights, or their file; pictures: (N, 3, H, W) in [-1, 1]; texts: N of them.
+        name: of the weights, or their file; pictures: (N, 3, H, W) in [-1, 1]; texts: N of them;
+        device: that CLIP computes on.
     Raises:
         UserError: a picture, or a feature of one, is not finite; not as many texts as pictures.
     """
-    from clip import tokenize
-
     pictures = checks.pictures("clip", pictures, 4).float()
     if len(texts) != len(pictures):
         raise UserError(f"clip: {len(texts)} texts: expected {len(pictures)}, one a picture")
-    model = load_clip(name)
-    context, image = model.context_length, clip_features(name, pictures)
-    distinct = list(dict.fromkeys(texts))
-    text = model.encode_text(tokenize(distinct, context_length=context, truncate=True))
+    image, distinct = clip_features(name, pictures, device), list(dict.fromkeys(texts))
+    text = text_features(name, distinct, device)
     where = {words: row for row, words in enumerate(distinct)}
     of_rows = text[[where[words] for words in texts]]
     return _cosines(image, of_rows)
 
 
 @torch.no_grad()
-def clip_features(name: str, pictures: Tensor) -> Tensor:
-    """CLIP's features of pictures (N, 3, H, W) in [-1, 1], (N, E); name: as of clip_cosines."""
-    model = load_clip(name)
+def clip_features(name: str, pictures: Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """CLIP's features of pictures (N, 3, H, W) in [-1, 1], (N, E); name: as of clip_cosines.
+
+    Args:
+        device: that it computes on; features come back to the CPU.
+    """
+    model = load_clip(name, device)
     size = model.visual.input_resolution
-    parts = [model.encode_image(prepare(part, size)) for part in pictures.split(CHUNK)]
+    parts = [
+        model.encode_image(prepare(part, size).to(device)).cpu() for part in pictures.split(CHUNK)
+    ]
     return torch.cat(parts).float()
+
+
+@torch.no_grad()
+def text_features(name: str, texts: Sequence[str], device: torch.device | str = "cpu") -> Tensor:
+    """CLIP's features of texts, (N, E); arguments as of clip_cosines."""
+    from clip import tokenize
+
+    model = load_clip(name, device)
+    tokens = tokenize(list(texts), context_length=model.context_length, truncate=True)
+    return torch.as_tensor(model.encode_text(tokens.to(device)).cpu()).float()
 
 
 def score_of_features(image: Tensor, text: Tensor) -> float:

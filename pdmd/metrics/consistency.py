@@ -30,18 +30,24 @@ CHUNK = 64  # frames at a time through a network
 
 
 @torch.no_grad()
-def steadiness(clips: Tensor, flow: Flow, subject: Features, background: Features) -> Tensor:
+def steadiness(
+    clips: Tensor,
+    flow: Flow,
+    subject: Features,
+    background: Features,
+    onwards: Tensor | None = None,
+) -> Tensor:
     """The dimensions of each clip, (N, 4), in the order of DIMENSIONS, each in [0, 1].
 
     Args:
         clips: (N, 3, T, H, W) in [-1, 1], T >= 3; flow: that frames between frames are made by;
-        subject, background: features of frames.
+        subject, background: features of frames; onwards: as of motion_smoothness.
     Raises:
         UserError: a clip or a feature of one is not finite, or clips have fewer than 3 frames.
     """
     columns = [
         temporal_flicker(clips),
-        motion_smoothness(clips, flow),
+        motion_smoothness(clips, flow, onwards),
         consistency(_of_frames(subject, clips)),
         consistency(_of_frames(background, clips)),
     ]
@@ -69,14 +75,15 @@ def temporal_flicker(clips: Tensor) -> Tensor:
     return 1 - clips.diff(dim=2).abs().flatten(1).mean(1) / WHOLE
 
 
-def motion_smoothness(clips: Tensor, flow: Flow) -> Tensor:
+def motion_smoothness(clips: Tensor, flow: Flow, onwards: Tensor | None = None) -> Tensor:
     """1 less the mean error of every second frame, guessed from its neighbours, (N,).
 
     The guess is the mean of both neighbours, each carried half of the way along the flow to the
     other.
 
     Args:
-        clips: (N, 3, T, H, W) in [-1, 1], T >= 3; flow: between neighbouring frames of a clip.
+        clips: (N, 3, T, H, W) in [-1, 1], T >= 3; flow: between neighbouring frames of a clip;
+        onwards: flow(clips[:, :, ::2]), where it is known.
     Raises:
         UserError: a clip is not finite or not in [-1, 1], or has fewer than 3 frames.
     """
@@ -86,7 +93,8 @@ def motion_smoothness(clips: Tensor, flow: Flow) -> Tensor:
     between = clips[:, :, 1::2]
     ends = clips[:, :, ::2][:, :, : between.shape[2] + 1]
     between = between[:, :, : ends.shape[2] - 1]
-    onwards, back = flow(ends), flow(ends.flip(2)).flip(1)
+    onwards = flow(ends) if onwards is None else onwards
+    back = flow(ends.flip(2)).flip(1)
     guess = (_carried(ends[:, :, :-1], onwards) + _carried(ends[:, :, 1:], back)) / 2
     return 1 - (guess - between).abs().flatten(1).mean(1) / WHOLE
 

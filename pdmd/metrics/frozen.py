@@ -16,10 +16,10 @@ def lite0() -> Any:
 
 
 @cache
-def lpips() -> Any:
+def lpips(device: Any = "cpu") -> Any:
     from pdmd.networks.lpips import load_lpips
 
-    return load_lpips()
+    return load_lpips().to(device)
 
 
 @cache
@@ -33,11 +33,11 @@ def features(name: str, device: Any = "cpu") -> Any:
 
 
 @cache
-def flow(name: str) -> Any:
-    """OpenCV's optical flow, or RAFT by the name or file of its weights."""
+def flow(name: str, device: Any = "cpu") -> Any:
+    """OpenCV's optical flow, which no GPU does, or RAFT by the name or file of its weights."""
     from pdmd.metrics.motion import opencv_flow, raft_flow
 
-    return opencv_flow if name == "opencv" else raft_flow(name, "large")
+    return opencv_flow if name == "opencv" else raft_flow(name, "large", device)
 
 
 @cache

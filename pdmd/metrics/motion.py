@@ -66,7 +66,9 @@ def _gray_bytes(clips: Tensor) -> Iterator[np.ndarray]:
         yield frames[0].numpy()
 
 
-def raft_flow(weights: str | Path | None, size: str = "small", device: str = "cpu") -> Flow:
+def raft_flow(
+    weights: str | Path | None, size: str = "small", device: torch.device | str = "cpu"
+) -> Flow:
     """RAFT (Teed & Deng 2020) by torchvision as a Flow.
 
     Frames of less than 128 px a side, RAFT's least, are enlarged and the flow scaled back.

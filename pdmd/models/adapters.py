@@ -106,7 +106,7 @@ class SharedBase:
         for key, p in self.network.named_parameters():  # peft trains what it added last, alone
             owner = key.rpartition(".")[0].rpartition(".")[2] if MARK in key else ""
             if MARK in key:
-                p.data = p.data.float()
+                keep_in_float32(p)
             p.requires_grad_(self._trained.get(owner, False))
         self._switch()
         return Adapted(self, name)
@@ -124,6 +124,13 @@ class SharedBase:
     def _switch(self) -> None:
         for layer in self._layers:
             set_adapter(layer, self.active)
+
+
+def keep_in_float32(p: Tensor) -> None:
+    """Have an adapter's tensor in float32: peft gives it the base's precision, in which updates of
+    5e-5 round to none.
+    """
+    p.data = p.data.float()
 
 
 class Adapted:

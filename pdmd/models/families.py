@@ -32,7 +32,8 @@ class Family:
         text_length: rows that text is padded to, None where padding is not read.
         rescaled: whether the pipeline gives guided tokens the conditional norm, and shifts the
             teacher's step grid by the size.
-        parameters: of one transformer, in billions; vae: diffusers' class.
+        parameters: of one transformer, in billions; vae: diffusers' class; licence: of the weights,
+            as the hub names it.
     """
 
     kind: str
@@ -46,6 +47,7 @@ class Family:
     image_channels: int = 0
     text_length: int | None = None
     rescaled: bool = False
+    licence: str = "apache-2.0"
 
     @property
     def frames(self) -> int | None:
@@ -135,8 +137,21 @@ def _load(folder: Path, family: Family, dtype: torch.dtype) -> TextNetwork:
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{folder}: {shown(error)}: expected a {family.transformer}") from None
+    _check_finite(net, folder)
     velocity = QwenVelocity if family.kind == "qwen" else WanVelocity
     return velocity(net.eval().requires_grad_(False))
+
+
+def _check_finite(net: Any, folder: Path) -> None:
+    """Raise UserError for weights that are no numbers: a flipped bit may give some."""
+    import torch
+
+    from pdmd.models.source import file_of
+
+    for name, p in net.named_parameters():
+        least, most = torch.aminmax(p.detach())  # without a copy; NaN where one is
+        if not math.isfinite(least.item() + most.item()):
+            raise UserError(f"{file_of(folder, name)}: {name}: not finite: expected numbers")
 
 
 def qwen_shift(tokens: int) -> float:

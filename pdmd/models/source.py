@@ -5,6 +5,7 @@ Nothing here imports torch or diffusers: a wrong folder is said before any job s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -94,16 +95,51 @@ def write_manifest(
 ) -> None:
     """Record what a model's files are; everything that reads them depends on this file instead.
 
-    The manifest holds, for each file, its size in bytes and its sha256, taken here once.
+    The manifest holds, for each file, its size in bytes and its sha256, taken here once, and of a
+    copy of the hub's the commit that the revision stood for.
+
+    Raises:
+        UserError: a file of the hub's cache is not what the hub says that it is.
     """
-    entries = {
-        str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": sha256(file)}
-        for file in sorted(files)
-    }
-    write_json(
-        path,
-        {"family": family, "folder": str(folder), "revision": revision, "files": entries},
-    )
+    entries = {}
+    for file in sorted(files):
+        entries[str(file.relative_to(folder))] = entry = {
+            "bytes": file.stat().st_size,
+            "sha256": sha256(file),
+        }
+        _expect(file, "sha256", entry["sha256"], _of_hub(file) or entry["sha256"])
+    commit = folder.name if folder.parent.name == "snapshots" else None
+    found = {"family": family, "folder": str(folder), "revision": revision, "commit": commit}
+    write_json(path, {**found, "files": entries})
+
+
+def _of_hub(file: Path) -> str | None:
+    """The sha256 that the hub's cache knows a large file by: its links lead to blobs of that name.
+
+    Small files are named by git's digest, which is of 40 digits.
+    """
+    blob = file.resolve()
+    named = file.is_symlink() and blob.parent.name == "blobs"
+    return blob.name if named and re.fullmatch("[0-9a-f]{64}", blob.name) else None
+
+
+def verify(path: Path) -> None:
+    """Hash every file of a manifest again. Raises UserError that names one that has changed."""
+    folder, manifest = check_manifest(path), read_json(path, dict, ["files"])
+    for name, entry in manifest["files"].items():
+        _expect(folder / name, "sha256", sha256(folder / name), entry["sha256"])
+    size = sum(entry["bytes"] for entry in manifest["files"].values())
+    print(f"{folder}: {len(manifest['files'])} files, {size / 2**30:.2f} GiB: as in {path}")
+
+
+def file_of(folder: Path, tensor: str) -> Path:
+    """The file of a transformer's folder that a tensor lies in; the folder where none says."""
+    for index in folder.glob("*.safetensors.index.json"):
+        name = read_json(index, dict, ["weight_map"])["weight_map"].get(tensor)
+        if name is not None:
+            return folder / str(name)
+    whole = sorted(folder.glob("*.safetensors"))
+    return whole[0] if len(whole) == 1 else folder
 
 
 def check_manifest(path: Path) -> Path:

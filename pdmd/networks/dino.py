@@ -68,6 +68,6 @@ def load_dino(weights: str) -> Dino:
     except Exception as error:  # of a damaged folder transformers says anything
         raise UserError(
             f"evaluate.networks.features: {weights!r}: {shown(error)}: expected lite0, or a folder"
-            " or hub name of a DINOv3 vision transformer"
+            " or hub name of a DINOv3 vision transformer whose terms were accepted"
         ) from error
     return Dino(network.eval().requires_grad_(False), config.image_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,8 +64,9 @@ def card(run: Run, seed: int) -> str:
     student, family = run.student, FAMILIES[str(run.model.family)]
     metrics = read_json(Paths(run).seed(seed, "metrics.json"), dict)
     manifest = read_json(base_file(run), dict)
-    revision = manifest.get("revision") or "no revision named"
+    revision = manifest.get("commit") or manifest.get("revision") or "no revision named"
     lines = [
+        *_front_matter(run),
         f"# {run.title}: {run.method}, seed {seed}",
         "",
         f"A {student.steps}-step student of `{family.hub}` ({revision}), distilled in"
@@ -81,6 +83,21 @@ def card(run: Run, seed: int) -> str:
         *_scores(metrics),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _front_matter(run: Run) -> list[str]:
+    """What the hub reads of a model card (huggingface.co/docs/hub/model-cards)."""
+    family = FAMILIES[str(run.model.family)]
+    made = "image" if parse_size(str(run.evaluate.size))[0] == 1 else "video"
+    values = {
+        "base_model": family.hub,
+        "base_model_relation": "adapter",
+        "library_name": "diffusers",
+        "license": family.licence,
+        "pipeline_tag": f"{'image' if family.image_channels else 'text'}-to-{made}",
+        "tags": ["lora", "distillation", "few-step", run.method],
+    }
+    return ["---", *(f"{key}: {json.dumps(value)}" for key, value in values.items()), "---", ""]
 
 
 def _settings(run: Run) -> dict[str, Any]:

@@ -23,8 +23,10 @@ CONDITIONS = "evaluation.safetensors"  # what samples of record are drawn for
 PROMPTED_LATENTS = (*LATENTS, CONDITIONS, PROVENANCE)
 RENDERED = (*PICTURES, *PROMPTED_LATENTS)
 EMBEDDED = ("prompts.safetensors", "embedding.json")
-# Of released models: the manifest of their folder, the store of prompts, pictures, what is kept.
+# Of released models: the manifest of their folder, the networks that look at samples, the store of
+# prompts, pictures, what is kept.
 MANIFEST = "manifest.json"
+NETWORKS = "networks.json"
 STORE = ("store.json", "prompts.json", "embedding.json")
 IMAGES = "images.json"
 EXPORT, EXPORT_RECORD = "export", "provenance.json"
@@ -332,7 +334,9 @@ def _networks(run: Run) -> list[Path]:
     root = Paths(run).root
     wanted = run.evaluate.networks or Networks()
     named = [Path(name) for name in (wanted.features, wanted.flow, wanted.clip) if name]
-    return [root / "clip" / "small_clip.pt", root / "weights.json", *filter(Path.is_file, named)]
+    found = [Paths(run).base(NETWORKS)] if is_released(run) and wanted.fetched else []
+    along = [root / "clip" / "small_clip.pt", root / "weights.json"]
+    return [*along, *found, *filter(Path.is_file, named)]
 
 
 def _beside(run: Run, seed: int) -> list[Path]:

@@ -159,15 +159,19 @@ def networks(
     from pdmd.metrics.alignment import clip_cosines, clip_features
     from pdmd.metrics.diversity import lpips_pairwise
 
-    path = wanted.clip_weights(str(root))
+    path, device = wanted.clip_weights(str(root)), world.device
     texts = [prompt.text for prompt in prompts]
     every = {
-        "features": over_processes(frozen.features(wanted.features, world.device), world),
-        "lpips": lambda x, condition: lpips_pairwise(frozen.lpips().pairwise, x, condition),
-        "clip": lambda x, condition: clip_cosines(path, x, [texts[i] for i in condition.tolist()]),
-        "clip_image": lambda x: clip_features(path, x),
+        "features": over_processes(frozen.features(wanted.features, device), world),
+        "lpips": lambda x, condition: lpips_pairwise(
+            lambda rows: frozen.lpips(device).pairwise(rows.to(device)).cpu(), x, condition
+        ),
+        "clip": lambda x, condition: clip_cosines(
+            path, x, [texts[i] for i in condition.tolist()], device
+        ),
+        "clip_image": lambda x: clip_features(path, x, device),
     }
-    of_kind = kind.networks(wanted, world.device)
+    of_kind = kind.networks(wanted, device)
     return every | {
         name: over_processes(network, world) if name in SHARED else network
         for name, network in of_kind.items()

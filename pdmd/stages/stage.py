@@ -31,6 +31,7 @@ from pdmd.models.base import Condition, Guided, Prompted, VelocityField, Velocit
 from pdmd.models.build import Where, load_stacked, load_state, unstacker
 from pdmd.models.experts import Experts
 from pdmd.models.families import FAMILIES, Family, load_velocity
+from pdmd.models.offload import Turns, take_turns
 from pdmd.models.source import check_manifest
 from pdmd.phases import Phase
 from pdmd.roles import Role, Roles
@@ -83,7 +84,8 @@ class Stage:
     Attributes:
         config, run: as it is written, for records, and as typed values; flow, paths: of the
             scenario; world: the processes of the job;
-        family: of a released model, None for others; called: of two experts those that the job
+        family: of a released model, None for others; turns: of its two experts, where one waits in
+        main memory; called: of two experts those that the job
             calls, of a released model no others are loaded;
         conditions, space: what samples are drawn for, and live on.
     """
@@ -94,6 +96,7 @@ class Stage:
         self.paths, self.flow = Paths(run), FLOWS[run.flow]
         self.family = FAMILIES[str(run.model.family)] if run.model.kind == PRETRAINED else None
         self.called = BOTH
+        self.turns: Turns | None = None
         length = run.model.text_length if self.family is None else self.family.text_length
         size = run.evaluate.size if hasattr(run, "evaluate") else None
         self.conditions, self.space = build_conditions(
@@ -144,6 +147,8 @@ class Stage:
         folder, model = check_manifest(self.paths.base("manifest.json")), self.run.model
         dtype = torch.float32 if trainable else getattr(torch, model.dtype)
         network = load_velocity(folder, family, dtype, model.boundary, self.called)
+        if model.offload == "idle" and not trainable:
+            self.turns = take_turns(network, self.world.device)
         return network.to(self.world.device).requires_grad_(trainable)
 
     @cached_property
@@ -197,8 +202,10 @@ class Stage:
             return self._whole(runs, experts, trainable=True)
         return self._expert(runs, "fake", experts, trainable=True)
 
-    def _frozen(self, roles: Roles) -> dict[str, Tensor]:
+    def _frozen(self, roles: Roles) -> Mapping[str, Tensor]:
         """The tensors that no update may change: the shared base's, or the teacher's."""
+        if self.adapts and self.turns is not None:
+            return self.turns
         field = self.shared.network if self.adapts else getattr(roles.teacher, "field", None)
         named = field.named_parameters() if isinstance(field, nn.Module) else ()
         ours = {id(p) for role in roles.states().values() for p in role.parameters()}

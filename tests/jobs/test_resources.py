@@ -1,9 +1,10 @@
 from types import SimpleNamespace
 
 import pytest
+from configs import accepted, own
 
 from pdmd.config.experiment import Experiment, merge, read_yaml
-from pdmd.jobs.resources import SPEED, Requests, light, minutes, training_mb
+from pdmd.jobs.resources import SPEED, Requests, light, minutes, released_mb, training_mb
 
 
 @pytest.fixture
@@ -118,3 +119,32 @@ def test_every_job_of_the_workflow_says_what_it_needs(checkout, snakemake):
     without = [line for line in lines if "runtime=" not in line or "mem_mb=" not in line]
     assert len(lines) > 30
     assert len(without) == 1  # `all`, which runs nothing
+
+
+@pytest.mark.parametrize("stage", ["decode", "features"])
+def test_looking_at_released_samples_takes_time_by_their_pixels(stage):
+    """220 clips of 480p by RAFT-large and a VAE: not the 20 ms of a small sample."""
+    few, many, pictures = (
+        ask(
+            Requests(accepted(own(scenario, hardware=hardware))).drawing(stage, lambda w: [1]),
+            scenario=scenario,
+            method="teacher",
+        )["runtime"]
+        for scenario, hardware in (
+            ("wan22t2v", {"processes": 8, "gpus": 8}),
+            ("wan22t2v", {"processes": 1, "gpus": 0}),
+            ("wan22t2i", {"processes": 1, "gpus": 0}),
+        )
+    )
+    clip = {"decode": 81 * 480 * 832 * 9e6, "features": 81 * (480 * 832 * 3.26e6 + 2.88e11)}[stage]
+    assert few == pytest.approx(10 + 220 * clip / 1e13 / 60 / 8, abs=10)
+    assert many == pytest.approx(10 + 220 * clip / 2e10 / 60, rel=1e-2)  # days, and it says so
+    assert pictures < many / 20  # control: pictures have no flow
+
+
+def test_an_expert_that_waits_has_pinned_memory():
+    mb = [
+        released_mb(accepted(own("wan22t2v", model={"offload": one})).runs["wan22t2v", "phased2"])
+        for one in ("none", "idle")
+    ]
+    assert mb == [56500, 67500]  # 2 x 26.6 GiB, and 2 x 32

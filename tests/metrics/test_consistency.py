@@ -93,3 +93,22 @@ def test_the_four_dimensions_stand_in_their_order():
 def test_what_cannot_be_measured_is_refused(clips, said):
     with pytest.raises(UserError, match=said):
         steadiness(clips, opencv_flow, lambda x: x.flatten(1), lambda x: x.flatten(1))
+
+
+def test_a_flow_that_is_known_is_not_computed_again():
+    asked = []
+
+    def flow(clips):
+        asked.append(clips.shape[2] - 1)
+        return opencv_flow(clips)
+
+    for clips in (EVEN, JERKY, EVEN[:, :, :7], EVEN[:, :, :3]):
+        asked.clear()
+        whole = motion_smoothness(clips, flow)
+        pairs = sum(asked)
+        asked.clear()
+        known = motion_smoothness(clips, flow, opencv_flow(clips[:, :, ::2]))
+        assert torch.equal(known, whole)
+        assert 2 * sum(asked) == pairs
+    other = opencv_flow(EVEN[:, :, ::2].roll(3, -1))  # control: of another clip
+    assert not torch.equal(motion_smoothness(EVEN, flow, other), motion_smoothness(EVEN, flow))

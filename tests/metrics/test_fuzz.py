@@ -491,7 +491,7 @@ def clip(monkeypatch: pytest.MonkeyPatch) -> Callable[[Tensor], float]:
         encode_image=lambda x: x.flatten(1)[:, :6],
         encode_text=lambda tokens: tokens[:, :6].float(),
     )
-    monkeypatch.setattr(alignment, "load_clip", lambda name: network)
+    monkeypatch.setattr(alignment, "load_clip", lambda name, device="cpu": network)
     return lambda x: alignment.clip_score("none", x, TEXTS)
 
 

@@ -14,6 +14,7 @@ from pdmd.models.base import Guided
 from pdmd.models.families import FAMILIES, load_velocity, qwen_shift, stretched
 from pdmd.models.qwen import pack, unpack
 from pdmd.models.source import check_folder
+from pdmd.models.tiny import write_tiny
 from pdmd.phases import step_grid
 from pdmd.rollout import sample
 
@@ -258,3 +259,38 @@ def test_weights_of_another_class_are_one_line(tmp_path):
     (tmp_path / "transformer" / "diffusion_pytorch_model.safetensors").write_bytes(b"{}")
     with pytest.raises(UserError, match="expected a WanTransformer3DModel"):
         load_velocity(tmp_path, FAMILIES["wan2.1-t2v-14b"], torch.float32)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_named_with_their_file(value, tmp_path):
+    """A shard with flipped bytes passes every look at sizes."""
+    from safetensors.torch import load_file, save_file
+
+    write_tiny("wan2.2-t2v-a14b", tmp_path / "model")
+    family = FAMILIES["wan2.2-t2v-a14b"]
+    load_velocity(tmp_path / "model", family, torch.bfloat16)  # control
+    folder = tmp_path / "model" / "transformer_2"
+    shard = sorted(folder.glob("*.safetensors"))[1]
+    tensors = load_file(shard)
+    key = sorted(tensors)[-1]
+    tensors[key].view(-1)[-1] = value
+    save_file(tensors, shard, {"format": "pt"})
+    with pytest.raises(UserError, match=f"transformer_2/{shard.name}: {key}: not finite: expected"):
+        load_velocity(tmp_path / "model", family, torch.bfloat16)
+
+
+def test_a_text_encoder_whose_weights_are_no_numbers_is_named(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    from pdmd.models.text import FamilyText
+
+    write_tiny("wan2.1-t2v-1.3b", tmp_path / "model")
+    family = FAMILIES["wan2.1-t2v-1.3b"]
+    FamilyText.load(tmp_path / "model", family)  # control
+    shard = sorted((tmp_path / "model" / "text_encoder").glob("*.safetensors"))[0]
+    tensors = load_file(shard)
+    key = next(key for key, one in tensors.items() if one.ndim == 2)
+    tensors[key].view(-1)[0] = float("nan")
+    save_file(tensors, shard, {"format": "pt"})
+    with pytest.raises(UserError, match=r"text_encoder/.*: not finite: expected numbers"):
+        FamilyText.load(tmp_path / "model", family)

@@ -1,6 +1,7 @@
 """A model's folder is checked from its small files; what is wrong is one line."""
 
 import json
+import os
 import shutil
 import struct
 
@@ -8,8 +9,9 @@ import pytest
 
 from pdmd import cli
 from pdmd.errors import UserError
+from pdmd.files.digests import sha256
 from pdmd.models.families import FAMILIES
-from pdmd.models.source import check_folder, check_manifest, locate, write_manifest
+from pdmd.models.source import check_folder, check_manifest, fetch, locate, write_manifest
 
 FAMILY = FAMILIES["wan2.2-i2v-a14b"]
 
@@ -205,3 +207,68 @@ def test_a_source_is_a_folder_or_a_name_of_the_hub(model, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", gone)
     with pytest.raises(UserError, match=r"Wan-AI/Wan2.2: no route to host: expected a folder"):
         locate("Wan-AI/Wan2.2")
+
+
+# -- bytes that have changed ---------------------------------------------------------------------
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def snapshot(model, tmp_path):
+    """The same as the hub's cache has it: links to blobs, large ones named by their sha256."""
+    root = tmp_path / "models--Wan-AI--Wan2.2"
+    (root / "blobs").mkdir(parents=True)
+    folder = root / "snapshots" / COMMIT
+    for number, file in enumerate(sorted(p for p in model.rglob("*") if p.is_file())):
+        large = file.suffix == ".safetensors"
+        name = sha256(file) if large else f"{number:040x}"
+        (root / "blobs" / name).write_bytes(file.read_bytes())
+        link = folder / file.relative_to(model)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(root / "blobs" / name, link.parent))
+    return folder
+
+
+def flip(path, place=-1):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 0x40
+    path.write_bytes(bytes(content))
+
+
+def test_a_copy_of_the_hubs_is_known_by_its_commit(snapshot, tmp_path):
+    manifest = tmp_path / "manifest.json"
+    fetch("wan2.2-i2v-a14b", str(snapshot), "main", manifest)
+    found = json.loads(manifest.read_text())
+    assert (found["revision"], found["commit"]) == ("main", COMMIT)
+    assert check_manifest(manifest) == snapshot
+
+
+def test_a_plain_folder_has_no_commit(model, tmp_path):
+    manifest = tmp_path / "manifest.json"
+    fetch("wan2.2-i2v-a14b", str(model), None, manifest)
+    assert json.loads(manifest.read_text())["commit"] is None
+
+
+def test_a_blob_of_the_hubs_cache_is_what_its_name_says(snapshot, tmp_path):
+    manifest = tmp_path / "manifest.json"
+    flip((snapshot / "vae" / "model.safetensors").resolve())
+    with pytest.raises(UserError, match=r"model\.safetensors: sha256: \w+: expected \w{64}"):
+        fetch("wan2.2-i2v-a14b", str(snapshot), None, manifest)
+    assert not manifest.exists()
+
+
+def test_verify_hashes_every_file_again(model, tmp_path, capsys):
+    manifest = tmp_path / "manifest.json"
+    fetch("wan2.2-i2v-a14b", str(model), None, manifest)
+    assert cli.main(["fetch", "--verify", str(manifest)]) == 0
+    assert "13 files, 0.00 GiB: as in" in capsys.readouterr().out
+    flip(model / "transformer" / "model.safetensors")
+    check_manifest(manifest)  # the size is the same, which is all that jobs look at
+    assert cli.main(["fetch", "--verify", str(manifest)]) == 2
+    assert "transformer/model.safetensors: sha256: " in capsys.readouterr().err
+
+
+def test_fetch_without_a_family_or_a_manifest_is_one_line(capsys):
+    assert cli.main(["fetch"]) == 2
+    assert "expected both, or --verify MANIFEST" in capsys.readouterr().err

@@ -4,8 +4,10 @@ import json
 import shutil
 
 import pytest
-from configs import accepted, own, refused
+from configs import ROOT, accepted, own, refused
 
+from pdmd.config.experiment import merge
+from pdmd.config.yaml_files import read_yaml
 from pdmd.models.families import FAMILIES, qwen_shift
 from pdmd.models.tiny import write_tiny
 from pdmd.scenarios.dataless.kind import METRICS
@@ -133,3 +135,15 @@ def test_what_does_not_fit_is_refused(scenario, diff, said):
 def test_every_metric_is_in_one_table():
     names = [name for columns, _ in METRICS.values() for name in columns]
     assert len(set(names)) == len(names)
+
+
+def test_an_overlay_trains_clips_at_480p_alone():
+    names = ["wan21t2v", "wan22t2v", "wan22i2v"]
+    overlay = read_yaml(ROOT / "config" / "wan480p.yaml")
+    for settings, sizes in ((overlay, 2), ({}, 4)):  # control: the paper's
+        runs = accepted(merge({"scenarios": names}, settings)).runs.values()
+        assert {len(run.data.sizes) for run in runs} == {sizes}
+        large = [size for run in runs for size in run.data.sizes if "1280" in size]
+        assert bool(large) == (sizes == 4)
+    two = [run for run in accepted({"scenarios": SCENARIOS}).runs.values() if run.model.boundary]
+    assert {run.model.offload for run in two} == {"idle"}

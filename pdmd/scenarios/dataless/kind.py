@@ -67,6 +67,10 @@ def check_run(run: Run, where: str) -> None:
         if family.experts == 2:
             expected = f"the noise level between two experts; {family.boundary} as released"
         raise refusal(where, "model.boundary", model.boundary, expected)
+    if model.offload != "none" and family.experts == 1:
+        raise refusal(
+            where, "model.offload", model.offload, f"none for {model.family}, of one expert"
+        )
     if data.image != bool(family.image_channels):
         expected = f"{bool(family.image_channels)} for {model.family}"
         raise refusal(where, "data.image", data.image, expected)

@@ -12,13 +12,12 @@ from torch.nn import functional
 from pdmd.config.catalogue import LEAST
 from pdmd.config.sections import Networks
 from pdmd.metrics import checks, frozen
-from pdmd.metrics.alignment import clip_features, load_clip, score_of_features
+from pdmd.metrics.alignment import clip_features, score_of_features, text_features
 from pdmd.metrics.checks import Scores
 from pdmd.metrics.consistency import DIMENSIONS, FEWEST, steadiness
 from pdmd.metrics.diversity import lpips_pairwise, vendi_score, within_prompt
 from pdmd.metrics.fidelity import frechet_distance, kernel_distance
 from pdmd.metrics.motion import dynamic_degree, mean_flow
-from pdmd.networks.small_clip import prepare
 
 FPS, EVERY = 8.0, 2  # VBench looks at 8 frames a second: every second one of 16
 SEEN_SIDE = 256  # px of the picture that LPIPS sees: larger ones are made smaller, no other larger
@@ -43,12 +42,12 @@ def features(
     """
     clip = pictures.float() / 127.5 - 1
     middle = clip[:, :, clip.shape[2] // 2]
-    image, texts = _alignment(middle, text, wanted.clip_weights(str(results)))
+    weights = wanted.clip_weights(str(results))
     found = {
         "seen": frozen.features(wanted.features, device)(middle.to(device)).cpu(),
         "picture": _smaller(middle),
-        "clip_image": image,
-        "clip_text": texts,
+        "clip_image": clip_features(weights, middle, device),
+        "clip_text": text_features(weights, [text], device),
     }
     if clip.shape[2] == 1:
         return found
@@ -58,21 +57,22 @@ def features(
 def _motion(
     clip: Tensor, wanted: Networks, results: str, device: torch.device
 ) -> dict[str, Tensor]:
-    flow, seen = frozen.flow(wanted.flow), frozen.features(wanted.features, device)
+    flow, seen = frozen.flow(wanted.flow, device), frozen.features(wanted.features, device)
     weights = wanted.clip_weights(results)
 
     def subject(frames: Tensor) -> Tensor:
         return torch.as_tensor(seen(frames.to(device)).cpu())
 
     def background(frames: Tensor) -> Tensor:
-        return clip_features(weights, frames)
+        return clip_features(weights, frames, device)
 
-    thinned, steady = clip[:, :, ::EVERY], {}
+    # Smoothness guesses every second frame from those that are left: the flow of both is one.
+    onwards, steady = flow(clip[:, :, ::EVERY]), {}
     if clip.shape[2] >= FEWEST:
-        steady = {"steadiness": steadiness(clip, flow, subject, background)}
+        steady = {"steadiness": steadiness(clip, flow, subject, background, onwards)}
     return steady | {
         "flow": mean_flow(flow(clip)),
-        "dynamic": dynamic_degree(flow(thinned), FPS).float(),
+        "dynamic": dynamic_degree(onwards, FPS).float(),
         "i3d": torch.cat(frozen.i3d().to(device)(clip.to(device)), 1).cpu(),
     }
 
@@ -83,15 +83,6 @@ def _smaller(pictures: Tensor) -> Tensor:
         return pictures
     size = [round(share * side) for side in pictures.shape[-2:]]
     return functional.interpolate(pictures, size, mode="bilinear", antialias=True).clamp(-1, 1)
-
-
-def _alignment(pictures: Tensor, text: str, name: str) -> tuple[Tensor, Tensor]:
-    from clip import tokenize
-
-    model = load_clip(name)
-    tokens = tokenize([text], context_length=model.context_length, truncate=True)
-    image = model.encode_image(prepare(pictures, model.visual.input_resolution))
-    return image.float(), model.encode_text(tokens).float()
 
 
 @torch.no_grad()

@@ -100,7 +100,7 @@ def networks(wanted: Networks, device: Any) -> dict[str, Any]:
     from pdmd.metrics.frozen import flow, i3d
 
     return {
-        "flow": flow(wanted.flow),
+        "flow": flow(wanted.flow, device),
         "i3d": lambda clips: torch.cat(i3d().to(device)(clips), 1),
     }
 
