@@ -19,6 +19,7 @@ from torch import Tensor
 from pdmd.config.sections import Save
 from pdmd.errors import UserError
 from pdmd.files.storage import load_tensors, save_tensors, write_json, write_text
+from pdmd.models.rows import gathered
 from pdmd.training.checkpoint import (
     LOST,
     Checkpoints,
@@ -121,9 +122,10 @@ class Run:
         self.values.clear()
 
     def snapshot(self, done: int) -> None:
-        """Keep the weights that will be the result, as they are now."""
+        """Keep the weights that will be the result, as they are now; sharded ones by all."""
+        weights = gathered(self.trainer.states[self.trainer.kept].state_dict())
         if self.journal is not None:
-            self.journal.keep(done, self.trainer.states[self.trainer.kept].state_dict())
+            self.journal.keep(done, weights)
 
     def checkpoint(self, done: int) -> None:
         """Keep the whole state, the log's open interval included; all processes wait for it.
@@ -315,7 +317,7 @@ def _finished(run: Run, updates: int, snapshots: Sequence[int]) -> Finished:
 
 def write_runs(
     finished: Finished,
-    kept: State,
+    kept: Mapping[str, Tensor],
     unstack: Callable[[Mapping[str, Tensor], int], dict[str, Tensor]],
     folders: Mapping[int, Path],
     metadata: Mapping[str, str],
@@ -325,14 +327,15 @@ def write_runs(
     """Write each run's weights, snapshots, stats and metrics, the files of a finished phase.
 
     Args:
-        weights: name of the weights' file; extra: further metrics, lists have one value a run.
+        kept: the weights; weights: name of their file; extra: further metrics, lists have one
+            value a run.
         unstack: (state dict, run index) -> the state dict of that run alone.
         folders: seed -> folder, in the order of the runs.
     """
     snapshots = {step: load_tensors(path) for step, path in finished.snapshots.items()}
     for run, (seed, folder) in enumerate(folders.items()):
         of_seed = {**metadata, "seed": str(seed)}
-        save_tensors(folder / weights, unstack(kept.state_dict(), run), of_seed)
+        save_tensors(folder / weights, unstack(kept, run), of_seed)
         flat = {
             f"{step}/{name}": tensor
             for step, tensors in snapshots.items()

@@ -92,6 +92,10 @@ class World:
         """The mean of a tensor over all processes; with one process, the tensor itself."""
         return value if self.size == 1 else self._reduce(value.clone()) / self.size
 
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of a tensor over all processes; with one process, the tensor itself."""
+        return value if self.size == 1 else self._reduce(value.clone())
+
     def agree(self, number: int) -> int:
         """The largest of the processes' numbers. All wait for each other here."""
         if self.size == 1:
