@@ -116,6 +116,24 @@ class World:
 
 
 ALONE = World()
+BROKEN = ("gloo", "connection closed", "connection reset", "nccl")  # what exchanges die of
+
+
+@contextmanager
+def unless_lost() -> Iterator[None]:
+    """Around exchanges that others make for us, as sharded networks do: say that a process is gone.
+
+    Raises:
+        PeerLost: what broke off was an exchange.
+    """
+    try:
+        yield
+    except PeerLost:
+        raise
+    except RuntimeError as error:
+        if any(word in str(error).lower() for word in BROKEN):
+            raise PeerLost(f"lost another process of this job: {error}") from error
+        raise
 
 
 @contextmanager
