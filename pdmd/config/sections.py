@@ -468,7 +468,8 @@ class Parallel:
     shard: Literal["none", "full"] = key(
         "`full`: of a pretrained model each process holds some rows of every tensor, its gradient"
         " and moments (FSDP2), and reads no others; all gather a block when they call it. The"
-        " numbers are those of `none` but for rounding",
+        " numbers are those of `none` but for rounding, to which a fake of mode `full`, kept in"
+        " float32, adds that it computes in `model.dtype`",
         absent="none",
     )
 

@@ -62,11 +62,12 @@ class SharedBase:
 
     Args:
         network: of transformers; rank, alpha: of every adapter, whose share of a layer is
-            alpha / rank B A.
+            alpha / rank B A; empty: whether adapters on a network without values get none either,
+            as a plan of memory wants it.
     """
 
-    def __init__(self, network: VelocityNetwork, rank: int, alpha: int):
-        self.network = network.requires_grad_(False)
+    def __init__(self, network: VelocityNetwork, rank: int, alpha: int, empty: bool = False):
+        self.network, self.empty = network.requires_grad_(False), empty
         self.rank, self.alpha = rank, alpha
         self.active: str | None = None
         self._trained: dict[str, bool] = {}
@@ -102,7 +103,8 @@ class SharedBase:
                 torch.manual_seed(seed + number)
                 net.add_adapter(config, name)
                 torch.manual_seed(seed + number)
-                _give_values(net, name)
+                if not self.empty:
+                    _give_values(net, name)
         self._trained[name] = trainable
         self._layers = lora_layers(self.network)
         for key, p in self.network.named_parameters():  # peft trains what it added last, alone

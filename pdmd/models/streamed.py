@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pdmd.errors import UserError
 from pdmd.files.storage import reading, shown
@@ -59,13 +59,11 @@ def _make_positions(net: Any) -> None:
 
 def make_room(net: nn.Module, device: torch.device) -> None:
     """Give tensors without values memory on a device; their values are still to come."""
-
-    def made(tensor: Tensor) -> Tensor:
-        if local(tensor).device.type != "meta":
-            return tensor
-        return torch.empty_like(tensor, device=device)
-
-    net._apply(made)
+    for module in net.modules():
+        for name, p in module.named_parameters(recurse=False):
+            if local(p).device.type == "meta":
+                room = torch.empty_like(p.detach(), device=device)
+                setattr(module, name, nn.Parameter(room, requires_grad=p.requires_grad))
 
 
 @torch.no_grad()

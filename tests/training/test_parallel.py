@@ -7,21 +7,25 @@ from datetime import timedelta
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from sharded import Case, train
 from test_world import in_processes
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pdmd.errors import UserError
-from pdmd.models.adapters import SharedBase, transformers_of
+from pdmd.models.adapters import SharedBase, checkpoint_activations, transformers_of
+from pdmd.models.base import Prompted
 from pdmd.models.families import FAMILIES, load_velocity
 from pdmd.models.rows import first_row, gathered, local, whole
 from pdmd.models.streamed import empty_transformer, fill, make_room
 from pdmd.models.tiny import write_tiny
 from pdmd.training import world as processes
 from pdmd.training.parallel import materialise, mesh_of, shard
-from pdmd.training.world import ALONE
+from pdmd.training.world import ALONE, World
 
 CASES = [
     *(Case(family, phase) for family in ("qwen-image", "wan2.1-t2v-14b") for phase in (1, 2)),
@@ -289,3 +293,37 @@ def test_a_tensor_that_is_whole_is_all_here():
     assert whole(x) is x
     assert first_row(x) == 0
     assert gathered({"x": x})["x"] is x
+
+
+# ---- plans
+
+
+def test_an_update_is_planned_on_tensors_without_memory(models):
+    """Eight processes that are not there, an adapter and a whole network in two precisions."""
+    folder, family = models("wan2.1-t2v-14b"), FAMILIES["wan2.1-t2v-14b"]
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=8)
+    try:
+        with mesh_of(World(0, 8)) as mesh:
+            base = load_velocity(folder, family, torch.bfloat16, empty=True)
+            adapter = SharedBase(base, 4, 2, empty=True).add("generator", 0, True)
+            full = load_velocity(folder, family, torch.float32, empty=True).requires_grad_(True)
+            for network, computes in ((base, None), (full, torch.bfloat16)):
+                checkpoint_activations(network)
+                shard(network, mesh, computes)
+            with FakeTensorMode(allow_non_fake_inputs=True), Living() as living:
+                for net in (*transformers_of(base), *transformers_of(full)):
+                    make_room(net, torch.device("cpu"))
+                condition = Prompted(torch.randn(1, 8, 32), torch.tensor([8]))
+                for velocity in (adapter, full):
+                    v = velocity(torch.randn(1, 16, 2, 4, 6), torch.tensor([0.5]), condition)
+                    v.square().mean().backward()
+                    parameters = [p for p in velocity.parameters() if p.requires_grad]
+                    torch.optim.AdamW(parameters, fused=True).step()
+                    assert all(p.grad is not None for p in parameters)
+                    assert isinstance(local(parameters[0]), FakeTensor)
+        own = sum(local(p).numel() for p in full.parameters())
+        every = sum(p.numel() for p in full.parameters())
+        assert every / 8 <= own < 0.2 * every  # rows of few, which 8 do not divide
+        assert living.peak < 10_000  # positions, and numbers
+    finally:
+        dist.destroy_process_group()
