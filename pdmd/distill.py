@@ -20,6 +20,7 @@ from pdmd.balance import Balancer, Strata
 from pdmd.config.sections import Distill
 from pdmd.flow import Flow, renoise
 from pdmd.models.base import Condition, join, take
+from pdmd.models.rows import local
 from pdmd.phases import Phase
 from pdmd.roles import Roles, aligned, trained_parts
 from pdmd.rollout import (
@@ -195,7 +196,7 @@ class PhaseTrainer:
             for part in parts
         }
         every = [part for role, parts in self.parts.items() if self.rates[role] for part in parts]
-        self.watch = Watch(every, roles.frozen, roles.idle)
+        self.watch = Watch(every, roles.frozen, roles.idle, world)
 
     def update(self, step: int) -> dict[str, Tensor]:
         """One iteration; returns (runs,) values to log. Raises FloatingPointError."""
@@ -455,7 +456,7 @@ class PhaseTrainer:
     def _descend(self, role: str, loss: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """One optimiser step on what was added up; returns (runs,) losses and gradient norms."""
         loss = average_gradients(self.world, self.parameters[role], loss)
-        norms = gradient_norms(self.parameters[role], self.runs)
+        norms = gradient_norms(self.parameters[role], self.runs, self.world)
         check_finite(step, role, loss, norms)
         clip_gradients(self.parameters[role], norms, self.recipe.clip)
         for part in self.parts[role]:
@@ -466,4 +467,5 @@ class PhaseTrainer:
     @torch.no_grad()
     def _average(self, step: int) -> None:
         share = taken(self.recipe.average, step)
-        torch._foreach_lerp_(self.averaged, self.parameters["generator"], share)
+        new = [local(p) for p in self.parameters["generator"]]
+        torch._foreach_lerp_([local(p) for p in self.averaged], new, share)

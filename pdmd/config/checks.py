@@ -105,6 +105,40 @@ def check_shares(hardware: Hardware, part: str, batch: int, where: str) -> None:
         raise refusal(where, f"{part}.batch", batch, expected)
 
 
+def check_sharded(run: Run, phase_steps: Sequence[int], size: int, where: str) -> None:
+    """Processes that share networks must call them alike: the same expert, as many times.
+
+    They gather a network's tensors together: one that calls once more than the others hangs, one
+    that calls the other of two experts is given another's tensors.
+
+    Args:
+        phase_steps: steps of each phase; size: how many processes there are.
+    Raises:
+        UserError: some settings let rows decide that, and each process has rows of its own.
+    """
+    distill, law = run.distill, run.student.exits
+    if distill.parallel.shard == "none":
+        return
+    if run.model.kind != PRETRAINED:
+        expected = f"none for model.kind {run.model.kind}, which fits everywhere"
+        raise refusal(where, "distill.parallel.shard", distill.parallel.shard, expected)
+    if run.model.boundary is not None and distill.region != "update":
+        expected = "update for two sharded experts, of which all processes call the same"
+        raise refusal(where, "distill.region", distill.region, expected)
+    if run.model.offload != "none":
+        expected = "none for a sharded network, which its processes gather together"
+        raise refusal(where, "model.offload", run.model.offload, expected)
+    if run.student.backward == "all" or law in ("last", "update"):
+        return
+    for steps in phase_steps:
+        if size > 1 and steps > 1 and (law == "late" or distill.batch % (steps * size)):
+            expected = (
+                f"update, or stratified with distill.batch a multiple of {steps * size}: the"
+                f" {size} processes of a sharded network leave a phase of {steps} steps together"
+            )
+            raise refusal(where, "student.exits", law, expected)
+
+
 def check_validated(
     names: Sequence[str], scenarios: Sequence[str], settings: Callable[[str], Config]
 ) -> None:

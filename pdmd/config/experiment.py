@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pdmd.config.checks import (
     check_base,
     check_measured,
     check_name,
+    check_sharded,
     check_shares,
     check_together,
     check_validated,
@@ -76,6 +78,9 @@ class Experiment:
             check_together(run, config, where := f"{scenario}/{method}")
             if run.kind != "teacher":
                 check_shares(run.hardware, run.kind, getattr(run, run.kind).batch, where)
+            if run.kind == "distill":
+                steps = [last - first for first, last in pairwise((0, *run.student.ends))]
+                check_sharded(run, steps, run.hardware.nodes * run.hardware.processes, where)
         for pair, run in self.runs.items():
             self.beside(*pair)
             if chooses(run):

@@ -23,7 +23,7 @@ SCHEMAS = Path("workflow/schemas")
 MARKS = re.compile(r"(<!-- keys of ([\w.]+) -->\n).*?(<!-- end of keys -->)", re.DOTALL)
 OTHER = {"top": sections.Settings, "codec": sections.Codec, "clip": sections.Clip}
 OTHER |= {"lora": sections.Lora, "fake": sections.Fake, "networks": sections.Networks}
-OTHER |= {"balance": sections.Balance}
+OTHER |= {"balance": sections.Balance, "parallel": sections.Parallel}
 OTHER |= {"renoise": sections.Renoise, "average": sections.Average, "claim": claims.Claim}
 OTHER |= {
     "ablation": ablation.Ablation,

@@ -467,6 +467,19 @@ class Balance:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Parallel:
+    """How the processes of a job share its networks."""
+
+    shard: Literal["none", "full"] = key(
+        "`full`: of a pretrained model each process holds some rows of every tensor, its gradient"
+        " and moments (FSDP2), and reads no others; all gather a block when they call it. The"
+        " numbers are those of `none` but for rounding, to which a fake of mode `full`, kept in"
+        " float32, adds that it computes in `model.dtype`",
+        absent="none",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Distill:
     """How a phase is trained."""
 
@@ -521,6 +534,7 @@ class Distill:
         "whether activations inside of a transformer's blocks are made again in the backward pass,"
         " not kept: less memory, a forward pass more, the same numbers"
     )
+    parallel: Parallel = key("see `distill.parallel`", absent=Parallel())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,10 +32,10 @@ MARK = ".lora_"
 
 def transformers_of(network: VelocityNetwork) -> list[Any]:
     """The diffusers models inside a network: one, or the high- and the low-noise expert's."""
-    return [net for _, _, net in _experts_of(network)]
+    return [net for _, _, net in experts_of(network)]
 
 
-def _experts_of(network: VelocityNetwork) -> list[tuple[int, str, Any]]:
+def experts_of(network: VelocityNetwork) -> list[tuple[int, str, Any]]:
     """(number, name, diffusers model) of each expert that is there; one alone has no name."""
     if not isinstance(network, Experts):
         return [(0, "", network.net)]
@@ -47,7 +47,7 @@ def idle_tensors(network: VelocityNetwork) -> list[str]:
     """Parts of names of tensors that no velocity needs: what Qwen's last block does to text."""
     names = []
     for net in transformers_of(network):
-        if type(net).__name__.startswith("Qwen"):
+        if "Qwen" in type(net).__name__:
             last = f"transformer_blocks.{len(net.transformer_blocks) - 1}"
             ends = ("attn.add_q_proj", "attn.to_add_out", "attn.norm_added_q", "txt_mlp")
             names += [f"{last}.{end}" for end in ends]
@@ -62,11 +62,12 @@ class SharedBase:
 
     Args:
         network: of transformers; rank, alpha: of every adapter, whose share of a layer is
-            alpha / rank B A.
+            alpha / rank B A; empty: whether adapters on a network without values get none either,
+            as a plan of memory wants it.
     """
 
-    def __init__(self, network: VelocityNetwork, rank: int, alpha: int):
-        self.network = network.requires_grad_(False)
+    def __init__(self, network: VelocityNetwork, rank: int, alpha: int, empty: bool = False):
+        self.network, self.empty = network.requires_grad_(False), empty
         self.rank, self.alpha = rank, alpha
         self.active: str | None = None
         self._trained: dict[str, bool] = {}
@@ -91,16 +92,19 @@ class SharedBase:
 
         if name in self._trained:
             return Adapted(self, name)
-        for number, expert, net in _experts_of(self.network):
+        for number, expert, net in experts_of(self.network):
             if experts is not None and expert and expert not in experts:
                 continue
-            qwen = type(net).__name__.startswith("Qwen")
+            qwen = "Qwen" in type(net).__name__
             targets = QWEN_TARGETS if qwen else WAN_TARGETS
             config = LoraConfig(r=self.rank, lora_alpha=self.alpha, target_modules=targets)
             with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Already found a `peft_config`")
                 torch.manual_seed(seed + number)
                 net.add_adapter(config, name)
+                torch.manual_seed(seed + number)
+                if not self.empty:
+                    _give_values(net, name)
         self._trained[name] = trainable
         self._layers = lora_layers(self.network)
         for key, p in self.network.named_parameters():  # peft trains what it added last, alone
@@ -131,6 +135,22 @@ def keep_in_float32(p: Tensor) -> None:
     5e-5 round to none.
     """
     p.data = p.data.float()
+
+
+def _give_values(net: nn.Module, name: str) -> None:
+    """Draw an adapter anew on the CPU, in peft's order, where peft left it as empty as its base."""
+    for layer in lora_layers(net):
+        base = layer.get_base_layer()
+        if base.weight.device.type != "meta":
+            continue
+        for part, (inside, out) in (
+            (layer.lora_A, (base.in_features, layer.r[name])),
+            (layer.lora_B, (layer.r[name], base.out_features)),
+        ):
+            part[name] = nn.Linear(inside, out, bias=False)
+        layer.reset_lora_parameters(name, True)
+        for part in (layer.lora_A, layer.lora_B):
+            part[name].to(base.weight.dtype)  # as peft has it in the end
 
 
 class Adapted:

@@ -96,7 +96,12 @@ class TextNetwork(VelocityNetwork):
     Args:
         net: the transformer, which computes in the precision of its first layer: others, and
             adapters, may be kept in float32, as x and velocities are.
+
+    Attributes:
+        computes: the precision that it computes in where that is not its weights'.
     """
+
+    computes: torch.dtype | None = None
 
     def __init__(self, net: Any):
         super().__init__()

@@ -104,32 +104,43 @@ def load_velocity(
     dtype: torch.dtype,
     boundary: float | None = None,
     experts: Collection[str] = ("high", "low"),
+    empty: bool = False,
 ) -> VelocityNetwork:
     """The frozen velocity of a folder that `source.check_folder` has passed.
 
     Args:
         boundary: between two experts; the family's own where it is None.
-        experts: of two, those that are loaded; a call of another is an error.
+        experts: of two, those that are loaded; a call of another is an error;
+        empty: whether it has no weights yet, see `streamed`.
     """
     from pdmd.models.experts import Absent, Experts
 
     if family.experts == 1:
-        return _load(folder / family.transformers[0], family, dtype)
+        return _load(folder / family.transformers[0], family, dtype, empty)
     boundary = family.boundary if boundary is None else boundary
     assert boundary is not None, "two experts have a boundary"
     high, low = (
-        _load(folder / name, family, dtype) if side in experts else Absent()
+        _load(folder / name, family, dtype, empty) if side in experts else Absent()
         for side, name in zip(("high", "low"), family.transformers, strict=True)
     )
     return Experts(high, low, boundary)
 
 
-def _load(folder: Path, family: Family, dtype: torch.dtype) -> TextNetwork:
+def _load(folder: Path, family: Family, dtype: torch.dtype, empty: bool) -> TextNetwork:
+    from pdmd.models.qwen import QwenVelocity
+    from pdmd.models.streamed import empty_transformer
+    from pdmd.models.wan import WanVelocity
+
+    velocity = QwenVelocity if family.kind == "qwen" else WanVelocity
+    if empty:
+        return velocity(empty_transformer(folder, family.transformer, dtype))
+    return velocity(_loaded(folder, family, dtype).eval().requires_grad_(False))
+
+
+def _loaded(folder: Path, family: Family, dtype: torch.dtype) -> Any:
     import diffusers
 
     from pdmd.files.storage import shown
-    from pdmd.models.qwen import QwenVelocity
-    from pdmd.models.wan import WanVelocity
 
     try:
         net = getattr(diffusers, family.transformer).from_pretrained(
@@ -138,8 +149,7 @@ def _load(folder: Path, family: Family, dtype: torch.dtype) -> TextNetwork:
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{folder}: {shown(error)}: expected a {family.transformer}") from None
     _check_finite(net, folder)
-    velocity = QwenVelocity if family.kind == "qwen" else WanVelocity
-    return velocity(net.eval().requires_grad_(False))
+    return net
 
 
 def _check_finite(net: Any, folder: Path) -> None:

@@ -43,7 +43,7 @@ class QwenVelocity(TextNetwork):
         """Velocity at x_t (N, C, 1, H, W), t (N,), text of N prompts -> like x_t."""
         prompts = given(condition)
         lengths = prompts.lengths
-        dtype = self.net.img_in.weight.dtype
+        dtype = self.computes or self.net.img_in.weight.dtype
         text = prompts.text[:, : int(lengths.max())].to(dtype)
         height, width = x_t.shape[-2:]
         mask = torch.arange(text.shape[1], device=x_t.device) < lengths[:, None]

@@ -187,6 +187,11 @@ def _weighted(folder: Path, kind: str) -> Iterator[Path]:
     yield from sorted(file for file in folder.iterdir() if file.is_file())
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The files of a component's weights. Raises UserError where there are none."""
+    return [folder / name for name in _shards(folder)]
+
+
 def _shards(folder: Path) -> list[str]:
     """Names of the files of weights."""
     for index in sorted(folder.glob("*.safetensors.index.json")):

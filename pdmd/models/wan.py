@@ -21,7 +21,7 @@ class WanVelocity(TextNetwork):
         """Velocity at x_t (N, C, T, H, W), t (N,), text of N prompts, with images or not."""
         prompts = given(condition)
         x = x_t if prompts.images is None else torch.cat([x_t, prompts.images.to(x_t.dtype)], 1)
-        dtype = self.net.patch_embedding.weight.dtype
+        dtype = self.computes or self.net.patch_embedding.weight.dtype
         velocity: Tensor = self.net(
             hidden_states=x.to(dtype),
             timestep=1000 * t,

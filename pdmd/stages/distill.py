@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from pdmd.balance import Strata, number_strata
 from pdmd.config.budget import updates_of
+from pdmd.config.checks import check_sharded
 from pdmd.config.experiment import Config
 from pdmd.config.paths import Paths, job_label
 from pdmd.config.sections import Run
 from pdmd.data.bank import read_bank
 from pdmd.data.prompts import read_prompts
 from pdmd.distill import PhaseTrainer, Recipe
+from pdmd.models.rows import gathered
 from pdmd.phases import Phase
 from pdmd.scenarios.kind import kind_of, strata_of
 from pdmd.stages.mixed import mixed_starts
@@ -25,6 +27,9 @@ from pdmd.training.average import weight_of_start
 from pdmd.training.loop import train
 from pdmd.training.world import ALONE, World
 
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
 
 def distill_phase(
     config: Config, phase_number: int, seeds: list[int], world: World = ALONE
@@ -33,27 +38,48 @@ def distill_phase(
     prepare(config)
     stage = Stage(config, world)
     phase = stage.phase(phase_number)
-    run = stage.run
-    recipe = phase_recipe(run, phase)
-    inputs = phase_inputs(run, phase_number, seeds)
-    runs = len(seeds)
-    roles = stage.roles(phase, runs)
+    recipe = phase_recipe(stage.run, phase)
+    if recipe.parallel.shard == "none":
+        _train_phase(stage, phase, recipe, seeds)
+        return
+    from pdmd.training.parallel import mesh_of
+
+    check_sharded(stage.run, [phase.last - phase.first], world.size, "distill")
+    stage.sharded = True
+    with mesh_of(world) as mesh:
+        _train_phase(stage, phase, recipe, seeds, mesh)
+
+
+def _train_phase(
+    stage: Stage, phase: Phase, recipe: Recipe, seeds: list[int], mesh: DeviceMesh | None = None
+) -> None:
+    """The same of one phase.
+
+    Args:
+        mesh: of the processes that share tensors out, None where each has its own.
+    """
+    run, world, number = stage.run, stage.world, phase.number
+    inputs = phase_inputs(run, number, seeds)
+    roles = stage.roles(phase, len(seeds))
     if recipe.checkpointing:
-        stage.checkpoint_activations(roles.fake, roles.generator)
+        stage.checkpoint_activations(roles)
     starts = starts_of(stage, phase, seeds)
-    streams = [seed * 1000 + phase_number for seed in seeds]
+    if mesh is not None:
+        roles = stage.shard(roles, mesh)
+    streams = [seed * 1000 + number for seed in seeds]
     strata = training_strata(run) if by_strata(run) else None
     trainer = PhaseTrainer(stage.flow, phase, recipe, roles, starts, streams, world, strata)
-    label = job_label(run, phase_number, seeds)
-    state = stage.paths.state(f"phase{phase_number}", seeds)
-    digest = stage.digest(inputs, seeds=seeds, phase=phase_number)
+    label = job_label(run, number, seeds)
+    state = stage.paths.state(f"phase{number}", seeds)
+    digest = stage.digest(inputs, seeds=seeds, phase=number)
     with holding(state, world):
         finished = train(trainer, recipe.updates, stage.save(), state, digest, label, world)
+        weights = gathered(roles.average.state_dict())
         if world.leads:
             start = weight_of_start(recipe.average, recipe.updates)
             extra: dict[str, Any] = {"weight_of_start": start}
             extra |= {} if trainer.balancer is None else trainer.balancer.summary()
-            write_phase(stage, finished, roles.average, seeds, phase_number, inputs, extra)
+            write_phase(stage, finished, roles.average, seeds, number, inputs, extra, weights)
 
 
 def phase_recipe(run: Run, phase: Phase) -> Recipe:

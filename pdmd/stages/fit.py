@@ -57,8 +57,8 @@ def fit_base(config: Config, world: World = ALONE) -> None:
         if not world.leads:
             return
         extra = _heldout_losses(stage, trainer.average.to("cpu"))
-        average, unstack = trainer.average, unstacker(trainer.average)
-        write_runs(finished, average, unstack, folders, metadata, path.name, extra)
+        kept, unstack = trainer.average.state_dict(), unstacker(trainer.average)
+        write_runs(finished, kept, unstack, folders, metadata, path.name, extra)
         inputs = fit_reads(stage.run)
         provenance.record(path.with_name(PROVENANCE), config, [seed], inputs, BASE)
 

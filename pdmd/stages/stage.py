@@ -45,6 +45,8 @@ from pdmd.training.stop import finish
 from pdmd.training.world import ALONE, World
 
 if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
     from pdmd.models.adapters import SharedBase
 
 BASE_SEED = 0
@@ -85,8 +87,9 @@ class Stage:
         config, run: as it is written, for records, and as typed values; flow, paths: of the
             scenario; world: the processes of the job;
         family: of a released model, None for others; turns: of its two experts, where one waits in
-        main memory; called: of two experts those that the job
-            calls, of a released model no others are loaded;
+            main memory; called: of two experts those that the job calls, of a released model no
+            others are loaded; sharded: whether processes hold some rows of each tensor of a
+            released model, which then has no values before `shard`;
         conditions, space: what samples are drawn for, and live on.
     """
 
@@ -95,7 +98,7 @@ class Stage:
         self.run = run = read_run(config)
         self.paths, self.flow = Paths(run), FLOWS[run.flow]
         self.family = FAMILIES[str(run.model.family)] if run.model.kind == PRETRAINED else None
-        self.called = BOTH
+        self.called, self.sharded = BOTH, False
         self.turns: Turns | None = None
         length = run.model.text_length if self.family is None else self.family.text_length
         size = run.evaluate.size if hasattr(run, "evaluate") else None
@@ -146,10 +149,12 @@ class Stage:
         """A released model, from the folder that its manifest names."""
         folder, model = check_manifest(self.paths.base("manifest.json")), self.run.model
         dtype = torch.float32 if trainable else getattr(torch, model.dtype)
-        network = load_velocity(folder, family, dtype, model.boundary, self.called)
+        network = load_velocity(folder, family, dtype, model.boundary, self.called, self.sharded)
         if model.offload == "idle" and not trainable:
             self.turns = take_turns(network, self.world.device)
-        return network.to(self.world.device).requires_grad_(trainable)
+        if not self.sharded:
+            network = network.to(self.world.device)
+        return network.requires_grad_(trainable)
 
     @cached_property
     def shared(self) -> SharedBase:
@@ -221,13 +226,38 @@ class Stage:
         networks += [one for one in roles.states().values() if isinstance(one, VelocityNetwork)]
         return sorted({name for network in networks for name in idle_tensors(network)})
 
-    def checkpoint_activations(self, *roles: Role) -> None:
+    def checkpoint_activations(self, roles: Roles) -> None:
         """Keep no activations inside of blocks, in the shared base and in roles of their own."""
         from pdmd.models.adapters import checkpoint_activations
 
-        for network in (*([self.shared.network] if self.adapts else []), *roles):
-            if isinstance(network, VelocityNetwork):
-                checkpoint_activations(network)
+        for network in self._networks(roles):
+            checkpoint_activations(network)
+
+    def _networks(self, roles: Roles) -> list[VelocityNetwork]:
+        """What is trained, or stood on: the shared base, and roles that are networks."""
+        base = [self.shared.network] if self.adapts else []
+        own = [one for one in (roles.fake, roles.generator) if isinstance(one, VelocityNetwork)]
+        return [*base, *own]
+
+    def shard(self, roles: Roles, mesh: DeviceMesh) -> Roles:
+        """The same roles, their tensors spread over the processes, and their values read.
+
+        All adapters are there by now: what is added later would belong to nobody.
+        """
+        from pdmd.training.parallel import materialise, shard
+
+        assert self.family is not None
+        folder = check_manifest(self.paths.base("manifest.json"))
+        names = ("high", "low") if self.family.experts == 2 else ("",)
+        folders = {
+            name: folder / of for name, of in zip(names, self.family.transformers, strict=True)
+        }
+        computes = getattr(torch, self.run.model.dtype)
+        for network in self._networks(roles):
+            trained = network is roles.fake
+            shard(network, mesh, computes if trained else None)
+            materialise(network, folders, self.world.device)
+        return replace(roles, frozen=self._frozen(roles))
 
     def teacher(self, runs: int) -> Guided:
         """The guided teacher."""
@@ -296,18 +326,21 @@ def write_phase(
     number: int,
     inputs: list[Path],
     extra: Mapping[str, Any] | None = None,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a finished phase of every seed, with its config and provenance.
 
     Args:
-        extra: further metrics, lists have one value a run.
+        extra: further metrics, lists have one value a run; weights: the kept role's, where it does
+            not hold them whole.
     """
     config = stage.config
     metadata = {name: str(config[name]) for name in ("scenario", "method")} | {"phase": str(number)}
     folders = {seed: stage.paths.phase(seed, number, "expert.safetensors").parent for seed in seeds}
     for folder in folders.values():
         write_json(folder / "config.json", config)
-    write_runs(finished, kept, unstacker(kept), folders, metadata, extra=extra)
+    weights = kept.state_dict() if weights is None else weights
+    write_runs(finished, weights, unstacker(kept), folders, metadata, extra=extra)
     for seed, folder in folders.items():
         provenance.record(folder / PROVENANCE, config, [seed], inputs, PHASE)
 

@@ -30,6 +30,7 @@ from pdmd.files.storage import (
     sync_folder,
     write_json,
 )
+from pdmd.models.rows import local
 
 KEEP = 2
 STATE, MANIFEST = "state.safetensors", "manifest.json"
@@ -141,8 +142,11 @@ class Checkpoints:
         identity: digest of the configuration and inputs; others are refused.
 
     Attributes:
-        good: the newest checkpoint known to be good.
+        good: the newest checkpoint known to be good; by_all: whether all processes save together,
+            else the leading one alone.
     """
+
+    by_all = False
 
     def __init__(self, folder: Path, identity: str):
         self.folder, self.identity = folder, identity
@@ -150,28 +154,49 @@ class Checkpoints:
 
     def save(self, step: int, tensors: Mapping[str, Tensor], extra: Mapping[str, Any]) -> Path:
         """Keep the state after `step` updates, with a JSON value beside it."""
-        final = self.folder / f"step-{step:08d}"
-        beside = self.folder / f".{final.name}.{os.getpid()}"
+        final = self.place(step)
+        beside = final.with_name(f".{final.name}.{os.getpid()}")
         drop(beside)
         make_folder(beside)
         save_tensors(beside / STATE, tensors)
+        self.commit(beside, step, {STATE: sha256(beside / STATE)}, extra)
+        self.good = final
+        return final
+
+    def wait(self) -> None:
+        """Wait until what was saved is kept: it is."""
+
+    def check(self) -> None:
+        """Raise what went wrong with what is being saved: nothing is."""
+
+    def place(self, step: int) -> Path:
+        """Where the checkpoint after `step` updates lies."""
+        return self.folder / f"step-{step:08d}"
+
+    def commit(
+        self, beside: Path, step: int, digests: Mapping[str, str], extra: Mapping[str, Any]
+    ) -> None:
+        """Make a folder of files the checkpoint after `step` updates; keep the newest two.
+
+        Args:
+            digests: of its files, by their names.
+        """
+        final = self.place(step)
         manifest = {
             "step": step,
             "identity": self.identity,
-            "sha256": {STATE: sha256(beside / STATE)},
+            "sha256": dict(digests),
             "extra": dict(extra),
         }
         write_json(beside / MANIFEST, {**manifest, "check": fingerprint(manifest)})
         drop(final)
         os.replace(beside, final)
         sync_folder(self.folder)
-        self.good = final
         listed = self.listed()
         newest = listed.index(final)  # what lies behind it was refused, or is of another config
         for old in [*listed[: max(0, newest + 1 - KEEP)], *listed[newest + 1 :]]:
             with suppress(OSError):  # one that stays does no harm
                 drop(old)
-        return final
 
     def listed(self) -> list[Path]:
         """Checkpoint folders, oldest first; temporary ones are not among them."""
@@ -197,16 +222,21 @@ class Checkpoints:
 
     def at(self, step: int) -> Found:
         """The checkpoint after `step` updates, as `latest` gives it. Raises UserError."""
-        self.good = self.folder / f"step-{step:08d}"
+        self.good = self.place(step)
         return self._read(self.good)
 
-    def _read(self, folder: Path) -> Found:
+    def manifest(self, folder: Path) -> dict[str, Any]:
+        """What a checkpoint of this job says of itself. Raises Refused."""
         path = folder / MANIFEST
         manifest = _manifest(path)
         if folder.name != f"step-{manifest['step']:08d}":
             raise Refused(f"{path}: step {manifest['step']}: expected that of its folder")
         if manifest["identity"] != self.identity:
             raise Refused(f"{path}: identity: expected this run's configuration")
+        return manifest
+
+    def _read(self, folder: Path) -> Found:
+        manifest = self.manifest(folder)
         check_file(folder / STATE, str(manifest["sha256"].get(STATE)))
         try:
             return manifest["step"], load_tensors(folder / STATE), manifest["extra"]
@@ -281,19 +311,27 @@ def restore_tensors(flat: Mapping[str, Tensor], states: States, optimizers: Opti
             {name[len(prefix) :]: value for name, value in flat.items() if name.startswith(prefix)}
         )
     for role, optimizer in optimizers.items():
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in flat.items():
-            if name.startswith(f"optimizer.{role}/"):
-                _, index, key = name.split("/")
-                moments.setdefault(int(index), {})[key] = value.clone()
         whole = optimizer.state_dict()
-        whole["state"] = moments
+        whole["state"] = {
+            index: {key: value.clone() for key, value in moments.items()}
+            for index, moments in saved_moments(flat, role).items()
+        }
         optimizer.load_state_dict(whole)
 
 
+def saved_moments(flat: Mapping[str, Any], role: str) -> dict[int, dict[str, Any]]:
+    """Number of a parameter of a role's optimiser -> what is saved of its moments, by name."""
+    moments: dict[int, dict[str, Any]] = {}
+    for name, value in flat.items():
+        if name.startswith(f"optimizer.{role}/"):
+            _, index, key = name.split("/")
+            moments.setdefault(int(index), {})[key] = value
+    return moments
+
+
 def broken_role(states: States) -> str | None:
-    """The first role whose weights are not all finite."""
+    """The first role whose weights, those that this process holds, are not all finite."""
     for role, one in states.items():
-        if not all(bool(torch.isfinite(p).all()) for p in one.parameters()):
+        if not all(bool(torch.isfinite(local(p)).all()) for p in one.parameters()):
             return role
     return None

@@ -19,6 +19,7 @@ from torch import Tensor
 from pdmd.config.sections import Save
 from pdmd.errors import UserError
 from pdmd.files.storage import load_tensors, save_tensors, write_json, write_text
+from pdmd.models.rows import gathered, is_sharded
 from pdmd.training.checkpoint import (
     LOST,
     Checkpoints,
@@ -32,8 +33,9 @@ from pdmd.training.checkpoint import (
 )
 from pdmd.training.cost import Cost, peak_gpu_memory_mb, peak_memory_mb
 from pdmd.training.journal import Journal
+from pdmd.training.shards import SharedCheckpoints, restore_rows
 from pdmd.training.stop import Listener, Stopped
-from pdmd.training.world import ALONE, World
+from pdmd.training.world import ALONE, World, unless_lost
 
 LOG = "log/"  # in a checkpoint: values of the log's open interval, (updates, runs) each
 
@@ -105,8 +107,10 @@ class Run:
 
     def update(self, step: int) -> None:
         """One update. Raises UserError where something is not finite."""
+        self.checkpoints.check()
         try:
-            values = self.trainer.update(step)
+            with unless_lost():
+                values = self.trainer.update(step)
         except FloatingPointError as error:
             raise UserError(f"{self.label}: {error}; {self._last_good()}") from error
         for name, value in values.items():
@@ -121,12 +125,15 @@ class Run:
         self.values.clear()
 
     def snapshot(self, done: int) -> None:
-        """Keep the weights that will be the result, as they are now."""
+        """Keep the weights that will be the result, as they are now; sharded ones by all."""
+        weights = gathered(self.trainer.states[self.trainer.kept].state_dict())
         if self.journal is not None:
-            self.journal.keep(done, self.trainer.states[self.trainer.kept].state_dict())
+            self.journal.keep(done, weights)
 
     def checkpoint(self, done: int) -> None:
         """Keep the whole state, the log's open interval included; all processes wait for it.
+
+        Where each process holds rows of its own it is kept while training goes on.
 
         Raises:
             UserError: weights are not finite, in all processes alike; a snapshot was lost.
@@ -147,10 +154,12 @@ class Run:
         if self.journal is not None:
             self.journal.sync()
             extra["journal"] = self.journal.state()
+        if self.journal is not None or self.checkpoints.by_all:
             tensors = state_tensors(trainer.states, trainer.optimizers)
             tensors |= {LOG + name: torch.stack(kept) for name, kept in self.values.items()}
             self.checkpoints.save(done, tensors, extra)
-        self.world.barrier()
+        if not self.checkpoints.by_all:
+            self.world.barrier()
 
     def seconds(self) -> float:
         """Seconds of training, restarts included."""
@@ -163,7 +172,8 @@ class Run:
         if step == 0:
             return 0, {"seconds": 0.0, "journal": Journal.NOTHING}
         _, tensors, extra = newest or self.checkpoints.at(step)
-        restore_tensors(tensors, self.trainer.states, self.trainer.optimizers)
+        restore = restore_rows if self.checkpoints.by_all else restore_tensors
+        restore(tensors, self.trainer.states, self.trainer.optimizers)
         for name, kept in tensors.items():
             if name.startswith(LOG):
                 self.values[name.removeprefix(LOG)] = list(kept.to(self.world.device))
@@ -243,9 +253,18 @@ def train(
         journal = None
         if world.leads:
             journal = Journal(folder, label, updates, fingerprint, world.size, snapshots)
-        run = Run(trainer, journal, Checkpoints(folder, fingerprint), label, world)
+        checkpoints = _checkpoints(trainer, folder, fingerprint, world)
+        run = Run(trainer, journal, checkpoints, label, world)
         _loop(run, updates, save, snapshots)
         return _finished(run, updates, snapshots)
+
+
+def _checkpoints(trainer: Trainer, folder: Path, identity: str, world: World) -> Checkpoints:
+    """Saved by the leading process, or where tensors are sharded by all."""
+    tensors = (p for state in trainer.states.values() for p in state.parameters())
+    if any(map(is_sharded, tensors)):
+        return SharedCheckpoints(folder, identity, world)
+    return Checkpoints(folder, identity)
 
 
 def _loop(run: Run, updates: int, save: Save, snapshots: Sequence[int]) -> None:
@@ -263,6 +282,8 @@ def _loop(run: Run, updates: int, save: Save, snapshots: Sequence[int]) -> None:
                 run.snapshot(done)
             if done % save.checkpoint_every == 0 or done == updates or number:
                 run.checkpoint(done)
+            if number or done == updates:
+                run.checkpoints.wait()
             if number and done < updates:
                 words = _farewell(run.label, number, done, updates)
                 raise Stopped(words if run.world.leads else "")
@@ -315,7 +336,7 @@ def _finished(run: Run, updates: int, snapshots: Sequence[int]) -> Finished:
 
 def write_runs(
     finished: Finished,
-    kept: State,
+    kept: Mapping[str, Tensor],
     unstack: Callable[[Mapping[str, Tensor], int], dict[str, Tensor]],
     folders: Mapping[int, Path],
     metadata: Mapping[str, str],
@@ -325,14 +346,15 @@ def write_runs(
     """Write each run's weights, snapshots, stats and metrics, the files of a finished phase.
 
     Args:
-        weights: name of the weights' file; extra: further metrics, lists have one value a run.
+        kept: the weights; weights: name of their file; extra: further metrics, lists have one
+            value a run.
         unstack: (state dict, run index) -> the state dict of that run alone.
         folders: seed -> folder, in the order of the runs.
     """
     snapshots = {step: load_tensors(path) for step, path in finished.snapshots.items()}
     for run, (seed, folder) in enumerate(folders.items()):
         of_seed = {**metadata, "seed": str(seed)}
-        save_tensors(folder / weights, unstack(kept.state_dict(), run), of_seed)
+        save_tensors(folder / weights, unstack(kept, run), of_seed)
         flat = {
             f"{step}/{name}": tensor
             for step, tensors in snapshots.items()

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from pdmd.errors import UserError
+from pdmd.models.rows import local
 from pdmd.roles import Part
+from pdmd.training.world import ALONE, World
 
 HEAD = 16  # values of a tensor that are kept as they were
 SETTLED = 2  # updates of a part after which each of its tensors has moved: of LoRA, first B, then A
@@ -22,9 +24,13 @@ Mark = tuple[float, float, list[float]]
 
 @torch.no_grad()
 def mark(tensor: Tensor) -> Mark:
-    """What a tensor is recognised by: two sums in double precision, and its first values."""
-    total, norm = (float(one) for one in (tensor.sum(dtype=torch.float64), _square(tensor)))
-    return total, norm, tensor.flatten()[:HEAD].tolist()
+    """What a tensor is recognised by: two sums in double precision, and its first values.
+
+    Of a sharded one it is that of the rows here.
+    """
+    rows = local(tensor)
+    total, norm = (float(one) for one in (rows.sum(dtype=torch.float64), _square(rows)))
+    return total, norm, rows.flatten()[:HEAD].tolist()
 
 
 def _square(tensor: Tensor) -> Tensor:
@@ -32,7 +38,7 @@ def _square(tensor: Tensor) -> Tensor:
 
 
 def _pulled(tensor: Tensor) -> bool:
-    return tensor.grad is not None and bool(tensor.grad.any())
+    return tensor.grad is not None and bool(local(tensor.grad).any())
 
 
 class Watch:
@@ -40,7 +46,8 @@ class Watch:
 
     Args:
         parts: what is trained; frozen: name -> tensor of all else; idle: parts of the names of
-            trained tensors that no loss depends on.
+            trained tensors that no loss depends on; world: each process of which may hold other
+            rows.
     """
 
     def __init__(
@@ -48,7 +55,9 @@ class Watch:
         parts: Iterable[Part],
         frozen: Mapping[str, Tensor],
         idle: Collection[str] = (),
+        world: World = ALONE,
     ):
+        self.world = world
         self.waiting = {part.name: part for part in parts}
         self.steps = dict.fromkeys(self.waiting, 0)
         self.frozen, self.idle = frozen, tuple(idle)
@@ -68,16 +77,26 @@ class Watch:
         Raises:
             UserError: names a tensor that has not moved, or a frozen one that has.
         """
-        if part.name not in self.waiting or not any(map(_pulled, part.parameters)):
+        if part.name not in self.waiting:
+            return
+        if not self.world.agree(any(map(_pulled, part.parameters))):
             return
         self.steps[part.name] += 1
         if self.steps[part.name] < SETTLED:
             return
         del self.waiting[part.name]
-        for key, p in zip(part.names, part.parameters, strict=True):
+        trained = dict(zip(part.names, part.parameters, strict=True))
+        moved = self._moved({key: (p, self.before[part.name, key]) for key, p in trained.items()})
+        for key in trained:
             idle = any(name in key for name in self.idle)
-            if not idle and mark(p) == self.before[part.name, key]:
+            if not idle and key not in moved:
                 raise UserError(f"{part.name}: {key}: has not moved: expected training to move it")
-        for key, p in self.frozen.items():
-            if mark(p) != self.still[key]:
-                raise UserError(f"{part.name}: {key}: has moved: expected it to stay frozen")
+        still = {key: (p, self.still[key]) for key, p in self.frozen.items()}
+        for key in self._moved(still):
+            raise UserError(f"{part.name}: {key}: has moved: expected it to stay frozen")
+
+    def _moved(self, tensors: Mapping[str, tuple[Tensor, Mark]]) -> list[str]:
+        """The names of tensors some rows of which, in some process, are not as they were."""
+        here = torch.tensor([float(mark(p) != before) for p, before in tensors.values()])
+        anywhere = self.world.total(here).tolist()
+        return [key for key, count in zip(tensors, anywhere, strict=True) if count]

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pdmd.training.world import World
+from pdmd.models.rows import is_sharded, local
+from pdmd.training.world import ALONE, World
 
 
 def scale_lr(optimizer: torch.optim.Optimizer, factor: float, base: float) -> None:
@@ -16,11 +17,17 @@ def scale_lr(optimizer: torch.optim.Optimizer, factor: float, base: float) -> No
         group["lr"] = factor * base
 
 
-def gradient_norms(parameters: Sequence[Tensor], runs: int) -> Tensor:
+def sharded(parameters: Sequence[Tensor]) -> bool:
+    """Whether a job's trained tensors are spread over its processes: all of them are, or none."""
+    return any(map(is_sharded, parameters[:1]))
+
+
+def gradient_norms(parameters: Sequence[Tensor], runs: int, world: World = ALONE) -> Tensor:
     """(runs,) gradient norm of each run; stacked parameters have a leading axis of runs."""
-    grads = [p.grad for p in parameters if p.grad is not None]
+    grads = [local(p.grad) for p in parameters if p.grad is not None]
     if runs == 1:
-        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)), keepdim=True)
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)), keepdim=True)
+        return world.total(norm.square()).sqrt() if sharded(parameters) else norm
     squares = [grad.square().reshape(runs, -1).sum(1) for grad in grads]
     return torch.stack(squares).sum(0).sqrt()
 
@@ -31,9 +38,8 @@ def clip_gradients(parameters: Sequence[Tensor], norms: Tensor, limit: float) ->
     if bool((factor == 1).all()):
         return
     for p in parameters:
-        if p.grad is not None:
-            grad = p.grad.view(len(factor), -1)
-            grad.mul_(factor[:, None])
+        if p.grad is not None and (grad := local(p.grad)).numel():
+            grad.view(len(factor), -1).mul_(factor[:, None])
 
 
 def average_gradients(world: World, parameters: Sequence[Tensor], loss: Tensor) -> Tensor:
@@ -41,11 +47,14 @@ def average_gradients(world: World, parameters: Sequence[Tensor], loss: Tensor) 
 
     Losses are means over equal shares of the batch, so this gives the whole batch's.  Two experts
     of one network may be used in different processes: a gradient that a process lacks is zero, and
-    a parameter that no process used is left without one, as in a single process.
+    a parameter that no process used is left without one, as in a single process.  Those of sharded
+    parameters were averaged in the backward pass.
     """
     loss = loss.detach().clone()
     if world.size == 1:
         return loss
+    if sharded(parameters):
+        return world.mean(loss)
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     used = loss.new_tensor([p.grad is not None for p in parameters])
     world.average([*grads, used, loss])  # of one size everywhere: it depends on no process's rows

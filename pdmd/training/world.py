@@ -92,6 +92,10 @@ class World:
         """The mean of a tensor over all processes; with one process, the tensor itself."""
         return value if self.size == 1 else self._reduce(value.clone()) / self.size
 
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of a tensor over all processes; with one process, the tensor itself."""
+        return value if self.size == 1 else self._reduce(value.clone())
+
     def agree(self, number: int) -> int:
         """The largest of the processes' numbers. All wait for each other here."""
         if self.size == 1:
@@ -112,6 +116,24 @@ class World:
 
 
 ALONE = World()
+BROKEN = ("gloo", "connection closed", "connection reset", "nccl")  # what exchanges die of
+
+
+@contextmanager
+def unless_lost() -> Iterator[None]:
+    """Around exchanges that others make for us, as sharded networks do: say that a process is gone.
+
+    Raises:
+        PeerLost: what broke off was an exchange.
+    """
+    try:
+        yield
+    except PeerLost:
+        raise
+    except RuntimeError as error:
+        if any(word in str(error).lower() for word in BROKEN):
+            raise PeerLost(f"lost another process of this job: {error}") from error
+        raise
 
 
 @contextmanager

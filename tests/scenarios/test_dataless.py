@@ -132,6 +132,44 @@ def test_what_does_not_fit_is_refused(scenario, diff, said):
     assert said in refused(own(scenario, **diff))
 
 
+SHARED = {"parallel": {"shard": "full"}}
+EXITS = "student.exits: 'stratified': expected update, or stratified with distill.batch a multiple"
+
+
+@pytest.mark.parametrize(
+    ("scenario", "diff", "said", "fits"),
+    [
+        (
+            "wan22t2v",
+            {"distill": {**SHARED, "region": "row"}},
+            "distill.region: 'row': expected update for two sharded experts",
+            {"distill": SHARED},
+        ),
+        (
+            "wan21t2v",
+            {"distill": {**SHARED, "batch": 8}},
+            EXITS,
+            {"distill": {**SHARED, "batch": 8}, "student": {"exits": "update"}},
+        ),
+        (
+            "wan21t2v",
+            {"distill": SHARED, "student": {"exits": "late"}},
+            "student.exits: 'late': expected update",
+            {"distill": SHARED, "student": {"exits": "last"}},
+        ),
+        (
+            "emoji",
+            {"distill": SHARED},
+            "distill.parallel.shard: 'full': expected none for model.kind qwen",
+            {},
+        ),
+    ],
+)
+def test_processes_that_share_networks_call_them_alike(scenario, diff, said, fits):
+    assert said in refused(own(scenario, **diff))
+    accepted(own(scenario, **fits))  # control
+
+
 def test_every_metric_is_in_one_table():
     names = [name for columns, _ in METRICS.values() for name in columns]
     assert len(set(names)) == len(names)

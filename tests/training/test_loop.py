@@ -1004,7 +1004,7 @@ def small_job(state, out):
             "job",
         )
         folders = {seed: out / str(seed) for seed in SEEDS}
-        write_runs(finished, trainer.average, unstack_state, folders, {})
+        write_runs(finished, trainer.average.state_dict(), unstack_state, folders, {})
 
 
 def outcome(out):
