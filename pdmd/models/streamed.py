@@ -6,13 +6,14 @@ ever has a whole model in memory.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pdmd.errors import UserError
 from pdmd.files.storage import reading, shown
@@ -73,7 +74,8 @@ def fill(net: nn.Module, folder: Path) -> None:
     Adapters, of which the files know nothing, stay as they are.
 
     Raises:
-        UserError: a tensor is missing, or of another shape; names the folder, or the file.
+        UserError: a tensor is missing, of another shape, or no numbers; names the folder, or the
+            file.
     """
     with ExitStack() as stack:
         slices = dict(_slices(folder, stack))
@@ -90,6 +92,14 @@ def fill(net: nn.Module, folder: Path) -> None:
                 start, mine = first_row(p), local(p)
                 if len(mine):
                     mine.copy_(rows[start : start + len(mine)])
+            if len(mine) and not is_finite(mine):
+                raise UserError(f"{path}: {key}: not finite: expected numbers")
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all values are numbers: a flipped bit may give others. No copy is made of them."""
+    least, most = torch.aminmax(tensor)  # NaN where one is
+    return math.isfinite(least.item() + most.item())
 
 
 def _slices(folder: Path, stack: ExitStack) -> Iterator[tuple[str, tuple[Path, Any]]]:

@@ -3,6 +3,7 @@
 import contextlib
 import faulthandler
 import json
+import math
 from datetime import timedelta
 
 import pytest
@@ -271,6 +272,10 @@ def test_a_tensor_that_a_file_lacks_is_named(models, tmp_path):
         (
             lambda s: s.update({"proj_out.bias": torch.zeros(3)}),
             r"expected proj_out\.bias of shape",
+        ),
+        (
+            lambda s: s.update({"proj_out.bias": s["proj_out.bias"] * math.nan}),
+            r"x\.safetensors: proj_out\.bias: not finite",
         ),
     ):
         changed = dict(state)
