@@ -54,8 +54,14 @@ def config_of(folder, count):
     return Experiment(ROOT, settings).parts(SCENARIO)["config/embedding.json"]
 
 
+def own_mb():
+    """Memory of this process alone in MB now: mapped files come and go with a machine's load."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith("RssAnon:"))
+
+
 def watched(hold):
-    """Have peak memory noted behind the first shard; returns the list that it goes to.
+    """Have memory noted behind each shard; returns the list that it goes to.
 
     Args:
         hold: the control: keep every shard's rows in memory, as one who writes at the end would.
@@ -65,7 +71,7 @@ def watched(hold):
     def made(state, total, size, make, *rest):
         def watching(first, end):
             rows = make(first, end)
-            noted.append(peak_memory_mb())
+            noted.append(own_mb())
             if hold:
                 kept.append({name: one.clone() for name, one in rows.items()})
             return rows
@@ -77,7 +83,7 @@ def watched(hold):
 
 
 def measure(count, hold=False):
-    """Seconds, peak memory in MB behind the first shard and in all, bytes, ms to read a batch."""
+    """Seconds, memory in MB behind each shard and the peak of all, bytes, ms to read a batch."""
     with tempfile.TemporaryDirectory() as folder:
         config = config_of(Path(folder), count)
         noted, start = watched(hold), time.perf_counter()

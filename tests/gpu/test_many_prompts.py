@@ -1,4 +1,4 @@
-"""Memory does not grow with the number of prompts: 5,000 in five shards."""
+"""Memory does not grow with the number of prompts: 5,000, in five shards."""
 
 import json
 import subprocess
@@ -21,12 +21,12 @@ def measured(*options):
 
 def growth(found):
     """MB behind the third shard: by then the heap is as large as a shard makes it."""
-    return found["peak_mb"] - found["shards_mb"][2]
+    return found["shards_mb"][-1] - found["shards_mb"][2]
 
 
 def test_memory_does_not_grow_with_shards():
     found = measured()
     assert found["rows"] == PROMPTS + 3  # two of evaluation, and the negative one
     others = 0.4 * found["bytes"] / 1e6  # two shards of five
-    assert growth(found) < others / 2
-    assert growth(measured("--hold")) > others  # control
+    held = measured("--hold")  # control
+    assert growth(found) < others / 2 < growth(held)
