@@ -107,8 +107,12 @@ def raw_sigmas(times: Sequence[float], shift: float) -> list[float]:
     return [round(raw_time(t, shift), DECIMALS) for t in times[:-1]]
 
 
-def write_notes(student: Student) -> str:
-    """What a program that is not diffusers has to be told."""
+def write_notes(student: Student, off: float | None = None) -> str:
+    """What a program that is not diffusers has to be told.
+
+    Args:
+        off: of the times of `scheduler_by_config` from the trained ones, where it is there.
+    """
     steps, sigmas = len(student.times) - 1, ", ".join(f"{t:.4f}" for t in student.times[:-1])
     raw = raw_sigmas(student.times, student.shift)
     even = raw == [round(1 - i / steps, DECIMALS) for i in range(steps)]
@@ -123,4 +127,13 @@ The adapters were trained at the noise levels {sigmas}: {what} under shift
 {experts}`comfyui/` has the same adapters under the original names, with an alpha for every layer,
 in float32; `sampling.json` says what a program needs to know; `switch.py` changes adapters by noise
 level where a transformer has several.
+{_by_config(off)}"""
+
+
+def _by_config(off: float | None) -> str:
+    if off is None:
+        return ""
+    return f"""
+`scheduler_by_config/` is for programs that take a scheduler's configuration and no noise levels: it
+makes the steps itself, with times that are up to {off:.4f} off the trained ones.
 """

@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pdmd.config.sections import Size
@@ -25,6 +26,8 @@ from pdmd.models.example import raw_sigmas, write_example, write_notes
 from pdmd.models.families import FAMILIES, Family
 from pdmd.models.original_keys import to_original
 
+CONFIG_ALONE = "scheduler_by_config"  # a folder of an export
+NEAR = 1.5e-3  # of a scheduler's times to the trained ones: whole thousandths, rounded down
 SETTINGS, ORIGINAL = "sampling.json", "comfyui"
 METADATA = "lora_adapter_metadata"  # diffusers.loaders.lora_base, LORA_ADAPTER_METADATA_KEY
 ENDS = (".lora_A.default.weight", ".lora_B.default.weight")
@@ -167,9 +170,10 @@ def _write_all(student: Student, adapters: list[Adapter], folder: Path, card: st
         _write_adapter(student, adapter, folder)
     write_json(folder / SETTINGS, settings(student, adapters))
     _write_scheduler(folder)
+    off = _write_config_alone(student, folder)
     example = write_example(student, adapters)
     write_text(folder / "example.py", example)
-    use = f"## Use\n\n```python\n{example}```\n{write_notes(student)}"
+    use = f"## Use\n\n```python\n{example}```\n{write_notes(student, off)}"
     write_text(folder / "README.md", f"{card}\n{use}")
     write_text(folder / "switch.py", Path(switch.__file__).read_text(encoding="utf-8"))
 
@@ -228,3 +232,41 @@ def _write_scheduler(folder: Path) -> None:
 
     scheduler: Any = FlowMatchEulerDiscreteScheduler(shift=1.0)
     scheduler.save_pretrained(folder / "scheduler")
+
+
+def config_scheduler(student: Student) -> Any:
+    """A scheduler that takes nearly the trained steps by its configuration alone.
+
+    UniPC of order 1 without corrections is Euler's method; it makes sigmas of the shift itself,
+    rounds times to whole thousandths, and so is off the grid by up to a thousandth.
+    """
+    from diffusers import UniPCMultistepScheduler
+
+    steps = len(student.times) - 1
+    return UniPCMultistepScheduler(
+        solver_order=1,
+        disable_corrector=list(range(steps)),
+        prediction_type="flow_prediction",
+        use_flow_sigmas=True,
+        flow_shift=student.shift,
+        num_train_timesteps=1000,
+    )
+
+
+def _write_config_alone(student: Student, folder: Path) -> float | None:
+    """Such a scheduler beside the exact one, for Wan's pipeline, which takes no noise levels.
+
+    Returns:
+        the largest difference of its times from the trained ones, None where none is written: the
+        grid was chosen, or the pipeline takes noise levels.
+    """
+    if FAMILIES[student.family].kind != "wan":
+        return None
+    scheduler = config_scheduler(student)
+    scheduler.set_timesteps(len(student.times) - 1)
+    wanted = torch.tensor(student.times[:-1])
+    off = float((scheduler.timesteps / 1000 - wanted).abs().max())
+    if off > NEAR:
+        return None
+    scheduler.save_pretrained(folder / CONFIG_ALONE)
+    return off

@@ -14,6 +14,8 @@ from exports import (
     SHIFT,
     bare,
     exported,
+    given,
+    noise,
     off,
     ours,
     own,
@@ -26,7 +28,14 @@ from exports import (
 from safetensors.torch import load_file, save_file
 
 from pdmd.errors import UserError
-from pdmd.models.export import EXPERT_FILES, ORIGINAL, SETTINGS, adapters_of, write_export
+from pdmd.models.export import (
+    CONFIG_ALONE,
+    EXPERT_FILES,
+    ORIGINAL,
+    SETTINGS,
+    adapters_of,
+    write_export,
+)
 from pdmd.models.families import FAMILIES
 from pdmd.models.load_export import attach
 from pdmd.models.original_keys import WAN
@@ -209,3 +218,55 @@ def test_another_rank_than_the_students_is_refused(bases, tmp_path):
     student, _ = trained("qwen-image", bases / "qwen-image", "dmd2")
     with pytest.raises(UserError, match=f"rank {RANK}: expected 8"):
         write_export(replace(student, rank=8), tmp_path / "export", "# card\n")
+
+
+# -- a scheduler by its configuration alone ------------------------------------------------------
+
+
+def by_config(folder):
+    from diffusers import UniPCMultistepScheduler
+
+    return UniPCMultistepScheduler.from_pretrained(folder / "export" / CONFIG_ALONE)
+
+
+@pytest.mark.parametrize("name", ["wan2.1-t2v-1.3b", "wan2.2-t2v-a14b"])
+def test_a_scheduler_by_its_configuration_alone_draws_nearly_the_same(name, bases, tmp_path):
+    """Whole thousandths for times: the samples are near, those of a grid of no shift are not."""
+    student, _, pipeline, values = exported(name, bases, tmp_path)
+    x = theirs(pipeline, values, student)
+    pipeline.scheduler = by_config(tmp_path)
+    near = theirs(pipeline, values, student)
+    assert (pipeline.scheduler.sigmas[:-1] - torch.tensor(student.times[:-1])).abs().max() < 1.5e-3
+    assert 0 < off(near, x) < 0.05
+    pipeline.scheduler = type(pipeline.scheduler).from_config(  # control
+        pipeline.scheduler.config, flow_shift=1.0
+    )
+    assert off(theirs(pipeline, values, student), x) > 10 * off(near, x)
+
+
+def test_its_steps_are_eulers_on_its_own_grid(bases, tmp_path):
+    """Bit-near: order 1 without corrections; with the corrections it is another method."""
+    student, velocities, pipeline, values = exported("wan2.1-t2v-1.3b", bases, tmp_path)
+    scheduler = by_config(tmp_path)
+    scheduler.set_timesteps(4)
+    sigmas, t = scheduler.sigmas.tolist(), scheduler.timesteps / 1000
+    condition, x = given(pipeline, student), noise(student)
+    with torch.no_grad():
+        for step, velocity in enumerate(velocities):
+            v = velocity(x, t[step : step + 1].float(), condition)
+            x = x + (sigmas[step + 1] - sigmas[step]) * v
+    pipeline.scheduler = by_config(tmp_path)
+    assert off(theirs(pipeline, values, student), x) < 1e-5
+    config = {**pipeline.scheduler.config, "disable_corrector": []}  # control
+    pipeline.scheduler = type(pipeline.scheduler).from_config(config)
+    assert off(theirs(pipeline, values, student), x) > 1e-3
+
+
+def test_what_it_is_off_by_is_said_and_a_chosen_grid_has_none(bases, tmp_path):
+    student, _ = trained("wan2.1-t2v-1.3b", bases / "wan2.1-t2v-1.3b", "phased2")
+    write_export(student, tmp_path / "export", "# card\n")
+    assert "up to 0.0010 off the trained ones" in (tmp_path / "export/README.md").read_text()
+    chosen = replace(student, times=(1.0, 0.9, 0.6, 0.3, 0.0))
+    write_export(chosen, tmp_path / "chosen", "# card\n")
+    assert not (tmp_path / "chosen" / CONFIG_ALONE).exists()
+    assert CONFIG_ALONE not in (tmp_path / "chosen/README.md").read_text()

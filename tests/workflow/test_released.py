@@ -210,11 +210,16 @@ def test_training_loads_neither_text_encoder_nor_vae(inside, tmp_path):
     assert (mine / scenario / "phased2/seed1/phase1/expert.safetensors").is_file()
 
 
-def test_a_phase_is_trained_through_the_executor(tmp_path, repository, snakemake):
-    """Fetch, embed, first frames and phase 1, each submitted to this machine."""
+def test_a_scenario_goes_to_its_export_through_the_executor(tmp_path, repository, snakemake):
+    """Every job submitted to this machine, from fetch on: first frames, both phases, scores."""
     folder = copied(tmp_path / "checkout", repository)
-    target = "results/tiny/wan22i2v/phased2/seed1/phase1/expert.safetensors"
+    target = "results/tiny/wan22i2v/phased2/seed1/export"
     options = ("--executor", "submitit", "--submitit-cluster", "local", "--submitit-poll", "0.5")
     done = snakemake(folder, target, "--jobs", "3", *options, *TINY)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    assert (folder / target).is_file()
+    export = folder / target
+    names = {f"{one}.safetensors" for one in FILES["wan22i2v"]}
+    assert names == {path.name for path in export.glob("*.safetensors")}
+    assert names == {path.name for path in (export / "comfyui").iterdir()}
+    scores = json.loads((export.parent / "metrics.json").read_text())
+    assert f"{scores['clip']:.4g}" in (export / "README.md").read_text()
