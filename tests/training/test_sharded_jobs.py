@@ -21,8 +21,11 @@ from pdmd.stages.distill import distill_phase
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 SCENARIO = "wan22t2v"
-WHOLE = {"distill": {"updates": 6, "budget": "expert", "fake_updates": 1}}
-SHARDED = {"distill": {**WHOLE["distill"], "parallel": {"shard": "full"}}}
+WHOLE = {
+    "model": {"offload": "none"},
+    "distill": {"updates": 6, "budget": "expert", "fake_updates": 1},
+}
+SHARDED = {**WHOLE, "distill": {**WHOLE["distill"], "parallel": {"shard": "full"}}}
 
 
 def merged(diff, **distill):
@@ -91,7 +94,7 @@ def close(one, other):
 @pytest.mark.parametrize(("fake", "dtype"), [("lora", "bfloat16"), ("full", "float32")])
 def test_a_launched_job_that_shares_networks_ends_where_one_alone_does(fake, dtype, results):
     """In float32 a full fake computes in the precision that it is kept in, shared or not."""
-    more = {"model": {"dtype": dtype}}
+    more = {"model": {"dtype": dtype, "offload": "none"}}
     assert finish(start(results, merged(SHARDED | more, fake={"mode": fake}))) == (0, "")
     shared = expert(results)
     assert records(results)["processes"] == 2
