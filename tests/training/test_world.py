@@ -316,6 +316,9 @@ def in_processes(count, work, folder):
             values = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_PORT": port}
             os.environ.update({name: str(value) for name, value in values.items()})
             os.environ["MASTER_ADDR"] = "127.0.0.1"
+            # A fork's pool of threads is no good: made anew here, before threads of a backward
+            # pass race to do it, and one finds none ("Invalid thread pool").
+            torch.set_num_threads(1)
             with contextlib.suppress(BaseException), join() as world:
                 save_tensors(folder / f"{rank}.safetensors", work(world))
             os._exit(0)
