@@ -86,17 +86,20 @@ class Watch:
             return
         del self.waiting[part.name]
         trained = dict(zip(part.names, part.parameters, strict=True))
-        moved = self._moved({key: (p, self.before[part.name, key]) for key, p in trained.items()})
+        moved = self._moved((key, p, self.before[part.name, key]) for key, p in trained.items())
         for key in trained:
             idle = any(name in key for name in self.idle)
             if not idle and key not in moved:
                 raise UserError(f"{part.name}: {key}: has not moved: expected training to move it")
-        still = {key: (p, self.still[key]) for key, p in self.frozen.items()}
-        for key in self._moved(still):
+        # One after the other: of two experts that take turns one at a time is there.
+        for key in self._moved((key, p, self.still[key]) for key, p in self.frozen.items()):
             raise UserError(f"{part.name}: {key}: has moved: expected it to stay frozen")
 
-    def _moved(self, tensors: Mapping[str, tuple[Tensor, Mark]]) -> list[str]:
+    def _moved(self, tensors: Iterable[tuple[str, Tensor, Mark]]) -> list[str]:
         """The names of tensors some rows of which, in some process, are not as they were."""
-        here = torch.tensor([float(mark(p) != before) for p, before in tensors.values()])
-        anywhere = self.world.total(here).tolist()
-        return [key for key, count in zip(tensors, anywhere, strict=True) if count]
+        names, here = [], []
+        for key, p, before in tensors:
+            names.append(key)
+            here.append(float(mark(p) != before))
+        anywhere = self.world.total(torch.tensor(here)).tolist()
+        return [key for key, count in zip(names, anywhere, strict=True) if count]

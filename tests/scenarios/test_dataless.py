@@ -143,7 +143,13 @@ EXITS = "student.exits: 'stratified': expected update, or stratified with distil
             "wan22t2v",
             {"distill": {**SHARED, "region": "row"}},
             "distill.region: 'row': expected update for two sharded experts",
+            {"distill": SHARED, "model": {"offload": "none"}},
+        ),
+        (
+            "wan22t2v",
             {"distill": SHARED},
+            "model.offload: 'idle': expected none for a sharded network",
+            {"distill": SHARED, "model": {"offload": "none"}},
         ),
         (
             "wan21t2v",
