@@ -15,10 +15,9 @@ from pdmd.planning.plan import Hardware, Plan, Planner
 PAGE = Path("docs/real_models.md")
 MARKS = re.compile(r"(<!-- plans: made by `make plans` -->\n).*?(<!-- end of plans -->)", re.DOTALL)
 GPU, NUMBER = "h100", 8
-SMALL, FULL = Path("config/wan21small.yaml"), Path("config/fullfake.yaml")
+SMALL = Path("config/wan21small.yaml")
 HEAD = (
     "scenario",
-    "fake",
     "GiB a GPU, phases 1 and 2",
     f"sharded over {NUMBER}",
     "to fit",
@@ -36,25 +35,19 @@ class Row:
     scenario: str
     overlays: tuple[Path, ...] = ()
 
-    @property
-    def full(self) -> bool:
-        """Whether the fake score is trained whole."""
-        return FULL in self.overlays
-
     def config(self, root: Path) -> Config:
         """Of the paper's own method."""
         overlays = [root / path for path in self.overlays]
         return method_config(root, self.scenario, METHOD, overlays, "plans")
 
 
-LORA = (
+ROWS = (
     Row("Qwen-Image", "qwenimage"),
     Row("Wan2.1 14B", "wan21t2v"),
     Row("Wan2.1 1.3B", "wan21t2v", (SMALL,)),
     Row("Wan2.2 T2V", "wan22t2v"),
     Row("Wan2.2 I2V", "wan22i2v"),
 )
-ROWS = LORA + tuple(Row(row.label, row.scenario, (*row.overlays, FULL)) for row in LORA)
 
 
 def line(row: Row, root: Path = Path()) -> str:
@@ -72,7 +65,6 @@ def line(row: Row, root: Path = Path()) -> str:
     minutes, hours = first.minutes(gpu), plan.hours(gpu)
     cells = [
         row.label,
-        "full" if row.full else "LoRA",
         _phases(plan),
         _phases(shared),
         made,

@@ -6,7 +6,11 @@ import pytest
 import torch
 from configs import ROOT
 from rehearsed import TEXT, real_trainer, settled, tiny_config
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop, sdpa_flop
+from torch.utils.flop_counter import (
+    FlopCounterMode,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
 
 from pdmd import cli
 from pdmd.config.experiment import merge
@@ -65,8 +69,12 @@ def test_operations_are_those_that_torch_counts(planned, scenario):
     """Of an update with all its fake updates and rows, by torch's own counter."""
     trainer, _ = real_trainer(tiny_config(scenario))
     attention = {
-        aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop,
-        aten._scaled_dot_product_flash_attention_for_cpu_backward: sdpa_backward_flop,
+        aten._scaled_dot_product_flash_attention_for_cpu: (
+            lambda q, k, v, *_, **more: sdpa_flop_count(q, k, v)
+        ),
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+            lambda grad, q, k, v, *_, **more: sdpa_backward_flop_count(grad, q, k, v)
+        ),
     }
     with FlopCounterMode(display=False, custom_mapping=attention) as counter:
         trainer.update(0)
