@@ -61,11 +61,21 @@ class CountedTrainer(PhaseTrainer):
         self.calls: dict[str, float] = defaultdict(float)
         for part, tensors in weights.items():
             live.adopt(tensors, part)
-        for p in (p for parameters in self.parameters.values() for p in parameters):
-            p.register_post_accumulate_grad_hook(self._collected)
+        every = [p for parameters in self.parameters.values() for p in parameters]
+        self.hooks = [p.register_post_accumulate_grad_hook(self._collected) for p in every]
         with live.part("optimizer"):
             for role in self.parameters:
                 self._settle(role)
+
+    def release(self) -> None:
+        """Let go of all tensors: the garbage collector does not see through their hooks."""
+        for hook in self.hooks:
+            hook.remove()
+        for parameters in self.parameters.values():
+            for p in parameters:
+                p.grad = None
+        for one in self.optimizers.values():
+            one.state.clear()
 
     def _settle(self, role: str) -> None:
         """Make an optimiser's state; the generator's gradients stay until its next update."""
@@ -226,4 +236,5 @@ def count_update(
     with live:
         trainer.prepare(live, fakes, weights, several)
         trainer.update(0)
+    trainer.release()
     return Counted(live.segments, rows, trainer.calls)

@@ -20,7 +20,14 @@ from pdmd.phases import Phase
 from pdmd.planning.fake_update import FAKE, ROLLOUT, Counted, count_update
 from pdmd.planning.gpus import UTILISATION, Gpu, seconds
 from pdmd.planning.live import Segment
-from pdmd.planning.rehearsal import TEXT_ROWS, largest_first, local_rows, shares_of, tokens_of
+from pdmd.planning.rehearsal import (
+    AWAY,
+    TEXT_ROWS,
+    largest_first,
+    local_rows,
+    shares_of,
+    tokens_of,
+)
 from pdmd.stages.grid import ranges_of, student_phases
 
 DEPTHS = (2, 3)  # blocks: the first is unlike the others, nothing before it is trained
@@ -164,7 +171,7 @@ class Planner:
         updates = phase_updates(run, phase.number)
         calls = forwards(run, phase.first, phase.last)
         alone = _parts(low.segments[CALL], high.segments[CALL], self.depths, depth)
-        held = sum(size for name, size in alone.items() if name not in TRAINING)
+        held = sum(size for name, size in alone.items() if name not in (*TRAINING, AWAY))
         return PhasePlan(phase.number, updates, memory, moment, flops, calls, held, call)
 
     def _largest(self, size: str) -> bool:
@@ -246,8 +253,11 @@ def _memory(
             continue
         parts = _parts(segment, high.segments[name], depths, depth)
         parts["batch"] = parts.get("batch", 0.0) * batch
+        idle = parts.pop(AWAY, 0.0)  # of experts that are shared out none waits
         if hardware.sharded:
             blocks = _parts(segment, high.segments[name], depths, 1)
+            parts["base"] += idle
+            blocks["base"] += blocks.pop(AWAY, 0.0)
             parts = sharded(parts, blocks, hardware.gpus, depth, networks)
         if sum(parts.values()) > best[0]:
             best = sum(parts.values()), name, parts

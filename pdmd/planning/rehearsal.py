@@ -23,6 +23,7 @@ from pdmd.starts import NoiseStarts, Starts
 from pdmd.streams import Stream
 from pdmd.training.world import ALONE, World
 
+AWAY = "idle expert"  # the part of what waits in main memory
 TEXT_ROWS = 512  # token rows of a prompt, assumed; what Wan's text is padded to in any case
 
 
@@ -127,7 +128,9 @@ def weights_of(stage: Rehearsal, roles: Roles) -> dict[str, list[Tensor]]:
         away = {id(t) for t in teacher.low.parameters()}  # one of them: they are of one size
     named = {id(p) for tensors in parts.values() for p in tensors}
     every = [t for net in networks for t in (*net.parameters(), *net.buffers(), *_plain(net))]
-    return {**parts, "base": [t for t in every if id(t) not in named | away]}
+    base = [t for t in every if id(t) not in named]
+    waiting = [t for t in base if id(t) in away]
+    return {**parts, "base": [t for t in base if id(t) not in away], AWAY: waiting}
 
 
 def _plain(network: VelocityNetwork) -> list[Tensor]:

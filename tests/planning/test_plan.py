@@ -26,7 +26,7 @@ PLAIN = {"distill": {"checkpointing": False, "microbatch": 2}}
 ALONE = Hardware(1)
 CASES = [
     ("wan21t2v", {}, 1),
-    ("wan22t2v", {}, 2),  # both experts, two fakes
+    ("wan22t2v", {"model": {"offload": "none"}}, 2),  # both experts, two fakes
     ("wan22i2v", {}, 1),
     ("qwenimage", {}, 1),
     ("wan21t2v", merge(FULL, PLAIN), 1),
@@ -121,6 +121,19 @@ def test_sharding_helps_a_full_fake_more_than_adapters(planned):
         whole, shared = (planner.plan(Hardware(2, one)).bytes for one in (False, True))
         shares.append(shared / whole)
     assert shares[1] < shares[0] < 1.1
+
+
+@pytest.mark.slow
+def test_an_idle_expert_waits_elsewhere_unless_all_is_shared_out():
+    plans = [
+        Planner(tiny_config("wan22t2v", {"model": {"offload": how}}), TEXT)
+        for how in ("idle", "none")
+    ]
+    one, two = (plan.plan(ALONE).phases[1].memory for plan in plans)
+    assert one["base"] == pytest.approx(two["base"] / 2, rel=0.05)
+    assert one["activations"] == two["activations"]
+    shared = [plan.plan(Hardware(2, True)).phases[1].memory["base"] for plan in plans]
+    assert shared[0] == pytest.approx(shared[1])
 
 
 @pytest.mark.slow
