@@ -229,7 +229,9 @@ class Requests:
                 return _asked(asked["mem_mb"], wildcards, attempt)
             run, made = found
             steps = math.ceil((START_MB + made["weights"] / 2**20) / STEP_MB)
-            return 2 ** (attempt - 1) * int(run.hardware.processes) * STEP_MB * steps
+            planned = 2 ** (attempt - 1) * int(run.hardware.processes) * STEP_MB * steps
+            # On their way to the GPU, and while one waits, experts are in main memory.
+            return max(planned, _asked(asked["mem_mb"], wildcards, attempt))
 
         def gpu_memory(wildcards: Any) -> int:
             found = plan(wildcards)

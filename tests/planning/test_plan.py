@@ -130,7 +130,7 @@ def test_an_idle_expert_waits_elsewhere_unless_all_is_shared_out():
         for how in ("idle", "none")
     ]
     one, two = (plan.plan(ALONE).phases[1].memory for plan in plans)
-    assert one["base"] == pytest.approx(two["base"] / 2, rel=0.05)
+    assert two["base"] / 2 <= one["base"] < 0.6 * two["base"]  # rotations stay
     assert one["activations"] == two["activations"]
     shared = [plan.plan(Hardware(2, True)).phases[1].memory["base"] for plan in plans]
     assert shared[0] == pytest.approx(shared[1])
