@@ -7,13 +7,11 @@ a training job then goes on from its last checkpoint.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from pdmd.config.budget import phase_updates
 from pdmd.config.experiment import Experiment
 from pdmd.config.sections import Hardware, ReleasedData, Run
-from pdmd.config.times import chooses
 from pdmd.jobs.estimates import (
     fit_work,
     looking_work,
@@ -26,14 +24,11 @@ from pdmd.jobs.estimates import (
 )
 from pdmd.models.families import FAMILIES
 from pdmd.models.source import is_tiny
-from pdmd.planning.cache import plan_of
-from pdmd.planning.gpus import GPUS, UTILISATION, needed, seconds
 from pdmd.training.launch import prefix
 
 # Rows times weights a second of one thread; the demo's jobs reach 2.5e10 to 8e10 on two cores.
 SPEED = 1e10
 GPU_SPEED = 1e14  # the same of a GPU with a released model: 2e14 operations a second, assumed
-REQUESTED = "h100"  # the GPU that walltimes of released models are for
 READING = 2e8  # bytes a second of a disk that others use, too
 PREPARING_MINUTES, ENCODER_MB = 240, 40_000  # of text encoders of up to 8 billion weights
 SEEN = 2e8  # of a small sample by frozen networks, or a decoder: 20 ms of one thread
@@ -149,8 +144,7 @@ class Requests:
                 return fit_work(run(wildcards), runs)
             return phase_work(run(wildcards), runs, int(wildcards.phase))
 
-        asked = self._training(run, work, lambda wildcards: len(seeds(wildcards)), stage)
-        return self._planned(asked) if stage == "distill" else asked
+        return self._training(run, work, lambda wildcards: len(seeds(wildcards)), stage)
 
     def drawing(self, stage: str, seeds: Callable[[Any], Sequence[int]]) -> Request:
         """Drawing a bank (`bank`) or samples of record (`sample`), on what the method trains on.
@@ -193,54 +187,7 @@ class Requests:
             mb = max(LIGHT_MB, STEP_MB * math.ceil((START_MB + weights) / STEP_MB))
             return 2 ** (attempt - 1) * int(config.hardware.processes * mb)
 
-        asked = {"runtime": least, "mem_mb": memory, **self._hardware(run)}
-        return self._planned(asked, work) if stage in ("bank", "sample") else asked
-
-    def _planned(self, asked: Request, work: Callable[[Any], float] | None = None) -> Request:
-        """A request whose numbers come from the plan, for methods of released models on GPUs.
-
-        Args:
-            work: of a job that draws, see sampling_work; a training job has its plan's updates.
-        """
-        if not any(map(is_planned, self.experiment.runs.values())):
-            return asked
-
-        def plan(wildcards: Any) -> tuple[Run, dict[str, Any]] | None:
-            pair = wildcards.scenario, wildcards.method
-            run = self.experiment.runs[pair]
-            return (run, plan_of(self.experiment.configs[pair])) if is_planned(run) else None
-
-        def runtime(wildcards: Any, attempt: int) -> Any:
-            found = plan(wildcards)
-            if found is None:
-                return _asked(asked["runtime"], wildcards, attempt)
-            run, made = found
-            if work is None:
-                number = int(wildcards.phase)
-                flops = made["phases"][number - 1]["flops"]
-                return planned_minutes(flops, phase_updates(run, number), attempt)
-            calls = work(wildcards) / network_size(run)
-            calls /= run.hardware.nodes * run.hardware.processes
-            return planned_minutes(made["phases"][0]["call_flops"], calls, attempt)
-
-        def memory(wildcards: Any, attempt: int) -> Any:
-            found = plan(wildcards)
-            if found is None:
-                return _asked(asked["mem_mb"], wildcards, attempt)
-            run, made = found
-            steps = math.ceil((START_MB + made["weights"] / 2**20) / STEP_MB)
-            planned = 2 ** (attempt - 1) * int(run.hardware.processes) * STEP_MB * steps
-            # On their way to the GPU, and while one waits, experts are in main memory.
-            return max(planned, _asked(asked["mem_mb"], wildcards, attempt))
-
-        def gpu_memory(wildcards: Any) -> int:
-            found = plan(wildcards)
-            if found is None:
-                return 0
-            size = found[1]["bytes" if work is None else "call_bytes"]
-            return math.ceil(needed(size) / 2**20)
-
-        return {**asked, "runtime": runtime, "mem_mb": memory, "gpu_mem_mb": gpu_memory}
+        return {"runtime": least, "mem_mb": memory, **self._hardware(run)}
 
     def fetching(self) -> Request:
         """Hashing a released model, or fetching it first: its reading at 200 MB a second."""
@@ -346,26 +293,6 @@ class Requests:
             "resumable": 1,
             **self._hardware(run),
         }
-
-
-def is_planned(run: Run) -> bool:
-    """Whether a run's requests come from a plan: a released model's student, trained on GPUs."""
-    if run.kind != "distill" or not run.hardware.gpus or not isinstance(run.data, ReleasedData):
-        return False
-    return not is_tiny(str(run.model.source), run.results) and not chooses(run)
-
-
-def planned_minutes(flops: Mapping[str, float], times: float, attempt: int) -> int:
-    """Walltime of some operations, so many times, at the lower share of a GPU's peak."""
-    slow = GPUS[REQUESTED]
-    spent = times * seconds(flops, slow, UTILISATION[0]) / 60
-    steps = math.ceil((START_MINUTES + spent) / STEP_MINUTES)
-    return 2 ** (attempt - 1) * STEP_MINUTES * steps
-
-
-def _asked(value: Asked, wildcards: Any, attempt: int) -> Any:
-    """What a request of a job is."""
-    return value(wildcards, attempt) if callable(value) else value
 
 
 def _by_job(of: Callable[[Hardware], int | str], run: Callable[[Any], Run]) -> Asked:
