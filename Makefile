@@ -6,7 +6,7 @@ SHELL := bash
 .ONESHELL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-all test-slurm small teachers record picture docs minute tiny ablations golden handbook science claims lint format lock clean
+.PHONY: help setup demo test test-long test-all test-slurm small teachers record picture docs minute tiny ablations golden handbook plans science claims lint format lock clean
 
 ACTIVATE := export PATH="$(CURDIR)/.venv/bin:$$PATH"
 INSTALL := .venv/bin/python -m pip install -q -q --no-input --disable-pip-version-check
@@ -80,6 +80,9 @@ docs: .venv-docs/.ready ## build the pages of docs, README and config/README.md 
 
 handbook: .venv/.ready ## write the tables of config/README.md and the schemas of YAML files
 	@.venv/bin/python -m pdmd.config.handbook
+
+plans: .venv/.ready ## plan every released scenario on fake tensors, into docs/real_models.md (3 minutes)
+	@.venv/bin/python -m pdmd.planning.document
 
 ablations: .venv/.ready ## run every ablation of config/ablations beside what is there
 	@$(ACTIVATE)

@@ -53,6 +53,35 @@ def _resolve(args: argparse.Namespace) -> None:
             print(part.path)
 
 
+def _plan(args: argparse.Namespace) -> None:
+    from pdmd.planning.command import method_config, print_plan
+
+    config = method_config(args.root, args.scenario, args.method, args.configfile, "plan")
+    wanted = (args.gpus, args.gpu, args.gpu_memory, args.shard, args.text_rows, args.json)
+    print_plan(config, *wanted)
+
+
+def _bench(args: argparse.Namespace) -> None:
+    from pdmd.planning.command import TINY, method_config, print_bench
+
+    if not args.random_init:
+        raise UserError("bench: --random-init: absent: expected it: no released weights are read")
+    overlays = [*([args.root / TINY] if args.tiny else []), *args.configfile]
+    config = method_config(args.root, args.scenario, args.method, overlays, "bench")
+    flags = ("rows", "updates", "warm", "text_rows")
+    counts = {f"--{flag.replace('_', '-')}": getattr(args, flag) for flag in flags}
+    print_bench(
+        config,
+        args.phase,
+        args.size,
+        args.device,
+        counts,
+        args.output,
+        args.attention,
+        args.compile,
+    )
+
+
 def _encode(args: argparse.Namespace) -> None:
     from pdmd.config.run import read_run
     from pdmd.scenarios.kind import kind_of
@@ -508,6 +537,29 @@ def parser() -> argparse.ArgumentParser:
     )
     pairs = "settings over them, as for Snakemake"
     resolve.add_argument("--config", dest="pairs", nargs="*", metavar="KEY=VALUE", help=pairs)
+    plan = command("plan", _plan, "what distilling a released model takes, without its weights")
+    plan.add_argument("--gpus", help="that share a batch (default: as configured)")
+    plan.add_argument("--gpu", default="h100", help="whose speed and memory (default: h100)")
+    plan.add_argument("--gpu-memory", metavar="GIB", help="of one (default: as of that GPU)")
+    plan.add_argument("--shard", action="store_true", help="share out weights, too (computed)")
+    plan.add_argument("--json", action="store_true", help="bytes, operations and minutes as JSON")
+    _add_rehearsed(plan)
+    text = "measure updates of a released model's trainer, with random weights"
+    measured = command("bench", _bench, text)
+    measured.add_argument("--random-init", action="store_true", help="the only weights there are")
+    measured.add_argument("--tiny", action="store_true", help="the tiny model of config/tiny.yaml")
+    measured.add_argument("--phase", default="1", help="of the method (default: 1)")
+    measured.add_argument("--size", help="one of data.sizes (default: that of most tokens)")
+    measured.add_argument("--rows", help="samples of an update (default: two microbatches)")
+    measured.add_argument("--updates", default="3", help="that are measured (default: 3)")
+    measured.add_argument("--warm", default="2", help="updates before them (default: 2)")
+    backend = "one of diffusers' backends, such as flash (default: native)"
+    measured.add_argument("--attention", metavar="NAME", help=backend)
+    measured.add_argument("--compile", action="store_true", help="compile blocks")
+    measured.add_argument("--output", type=Path, metavar="FILE", help="JSON (default: printed)")
+    where = "where it computes (default: cpu)"
+    measured.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help=where)
+    _add_rehearsed(measured)
     stage("encode", _encode, "encode pictures to whitened latents")
     stage("classifier", _classifier, "train the classifier that scores pictures")
     stage("render", _render, "render pictures or clips, and encode them to latents")
@@ -605,6 +657,16 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--configs", type=_config, nargs="+", required=True, metavar="FILE")
         _add_digest(sub)
     return top
+
+
+def _add_rehearsed(sub: argparse.ArgumentParser) -> None:
+    """What names a method of a released model."""
+    sub.add_argument("scenario", help="such as wan22t2v or qwenimage")
+    sub.add_argument("--method", default="phased2", help="that trains (default: phased2)")
+    sub.add_argument("--text-rows", default="512", help="token rows of a prompt (default: 512)")
+    sub.add_argument("--root", type=Path, default=Path(), help="the repository (default: .)")
+    overlays = "overlays over config/config.yaml"
+    sub.add_argument("--configfile", type=Path, nargs="+", default=[], help=overlays)
 
 
 def _add_digest(sub: argparse.ArgumentParser) -> None:

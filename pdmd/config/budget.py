@@ -7,7 +7,7 @@ from pdmd.config.sections import Bank, Run, Student
 BACKWARD = 2  # a backward pass in forward calls
 
 
-def _rollout(student: Student, first: int, last: int) -> float:
+def rollout_calls(student: Student, first: int, last: int) -> float:
     """Calls of a phase's own rollout: to the end, or to exits that are equally likely."""
     steps = last - first
     if student.backward == "all" or student.exits == "last":
@@ -28,7 +28,7 @@ def forwards(run: Run, first: int, last: int) -> float:
     """
     student, distill = run.student, run.distill
     start = first if first and _online(run.bank) else 0
-    rollout = start + _rollout(student, first, last)
+    rollout = start + rollout_calls(student, first, last)
     backward = BACKWARD * (last - first if student.backward == "all" else 1)
     teacher = 1 if run.teacher.guidance == 1 and run.teacher.guidance_low in (None, 1) else 2
     rollouts = 1 if distill.rollout == "reuse" else 1 + distill.fake_updates

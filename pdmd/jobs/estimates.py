@@ -14,6 +14,7 @@ from pdmd.config.experiment import Experiment
 from pdmd.config.paths import job_label
 from pdmd.config.sections import ReleasedData, Run, latent_size, parse_size
 from pdmd.models.families import FAMILIES
+from pdmd.models.source import is_tiny
 
 TINY = 1e5  # weights of a tiny random model
 TOKENS = 16  # of a small transformer's sample
@@ -36,11 +37,6 @@ class Job:
     label: str
     output: Path
     work: float
-
-
-def is_tiny(source: str, results: str) -> bool:
-    """Whether a model's source is a tiny random one, which a rule writes below the results."""
-    return Path(source).parent == Path(results) / "models"
 
 
 def released_weights(run: Run) -> float:

@@ -18,8 +18,8 @@ from pdmd.config.parts import Part, kept_file
 from pdmd.config.sections import Networks, Run
 from pdmd.config.times import chooses, ranges
 from pdmd.files.storage import fingerprint
-from pdmd.jobs.estimates import is_tiny
 from pdmd.jobs.lanes import Declared, Inputs, Lane, either, released
+from pdmd.models.source import is_tiny
 from pdmd.report.registry import figure_names, figures_from, tables_from
 from pdmd.scenarios.kind import Kind, kind_of
 from pdmd.stages.outputs import (

@@ -14,7 +14,6 @@ from pdmd.config.experiment import Experiment
 from pdmd.config.sections import Hardware, ReleasedData, Run
 from pdmd.jobs.estimates import (
     fit_work,
-    is_tiny,
     looking_work,
     measuring_work,
     network_size,
@@ -24,6 +23,7 @@ from pdmd.jobs.estimates import (
     sampling_work,
 )
 from pdmd.models.families import FAMILIES
+from pdmd.models.source import is_tiny
 from pdmd.training.launch import prefix
 
 # Rows times weights a second of one thread; the demo's jobs reach 2.5e10 to 8e10 on two cores.

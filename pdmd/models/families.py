@@ -7,8 +7,8 @@ with the released weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ class Family:
             teacher's step grid by the size.
         parameters: of one transformer, in billions; vae: diffusers' class; licence: of the weights,
             as the hub names it.
+        architecture: of one transformer, as in its released config.json.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class Family:
     text_length: int | None = None
     rescaled: bool = False
     licence: str = "apache-2.0"
+    architecture: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def frames(self) -> int | None:
@@ -67,8 +69,35 @@ class Family:
         return rescale_guidance if self.rescaled else None
 
 
-def _wan(hub: str, **more: Any) -> Family:
+QWEN: Mapping[str, Any] = {
+    "patch_size": 2,
+    "in_channels": 64,
+    "out_channels": 16,
+    "num_layers": 60,
+    "attention_head_dim": 128,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 3584,
+    "axes_dims_rope": (16, 56, 56),
+}
+WAN: Mapping[str, Any] = {  # of 14 billion weights
+    "patch_size": (1, 2, 2),
+    "num_attention_heads": 40,
+    "attention_head_dim": 128,
+    "in_channels": 16,
+    "out_channels": 16,
+    "text_dim": 4096,
+    "freq_dim": 256,
+    "ffn_dim": 13824,
+    "num_layers": 40,
+    "cross_attn_norm": True,
+    "qk_norm": "rms_norm_across_heads",
+    "rope_max_seq_len": 1024,
+}
+
+
+def _wan(hub: str, differs: Mapping[str, Any] | None = None, **more: Any) -> Family:
     more = {"pipeline": "WanPipeline", "text_length": 512, "vae": "AutoencoderKLWan", **more}
+    more["architecture"] = {**WAN, **(differs or {})}
     return Family(kind="wan", hub=hub, transformer="WanTransformer3DModel", **more)
 
 
@@ -81,14 +110,20 @@ FAMILIES = {
         parameters=20.4,
         vae="AutoencoderKLQwenImage",
         rescaled=True,
+        architecture=QWEN,
     ),
     "wan2.1-t2v-14b": _wan("Wan-AI/Wan2.1-T2V-14B-Diffusers", parameters=14.3),
-    "wan2.1-t2v-1.3b": _wan("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", parameters=1.42),
+    "wan2.1-t2v-1.3b": _wan(
+        "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+        {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30},
+        parameters=1.42,
+    ),
     "wan2.2-t2v-a14b": _wan(
         "Wan-AI/Wan2.2-T2V-A14B-Diffusers", parameters=14.3, experts=2, boundary=0.875
     ),
     "wan2.2-i2v-a14b": _wan(
         "Wan-AI/Wan2.2-I2V-A14B-Diffusers",
+        {"in_channels": 36},
         pipeline="WanImageToVideoPipeline",
         parameters=14.3,
         experts=2,
@@ -113,28 +148,50 @@ def load_velocity(
         experts: of two, those that are loaded; a call of another is an error;
         empty: whether it has no weights yet, see `streamed`.
     """
+    return assembled(
+        family, lambda name: _load(folder / name, family, dtype, empty), boundary, experts
+    )
+
+
+def assembled(
+    family: Family,
+    make: Callable[[str], TextNetwork],
+    boundary: float | None = None,
+    experts: Collection[str] = ("high", "low"),
+) -> VelocityNetwork:
+    """A family's velocity out of its transformers.
+
+    Args:
+        make: of a transformer by the name of its folder; boundary, experts: see load_velocity.
+    """
     from pdmd.models.experts import Absent, Experts
 
     if family.experts == 1:
-        return _load(folder / family.transformers[0], family, dtype, empty)
+        return make(family.transformers[0])
     boundary = family.boundary if boundary is None else boundary
     assert boundary is not None, "two experts have a boundary"
     high, low = (
-        _load(folder / name, family, dtype, empty) if side in experts else Absent()
+        make(name) if side in experts else Absent()
         for side, name in zip(("high", "low"), family.transformers, strict=True)
     )
     return Experts(high, low, boundary)
 
 
 def _load(folder: Path, family: Family, dtype: torch.dtype, empty: bool) -> TextNetwork:
-    from pdmd.models.qwen import QwenVelocity
     from pdmd.models.streamed import empty_transformer
+
+    if empty:
+        return velocity_of(family, empty_transformer(folder, family.transformer, dtype))
+    return velocity_of(family, _loaded(folder, family, dtype).eval().requires_grad_(False))
+
+
+def velocity_of(family: Family, net: Any) -> TextNetwork:
+    """A family's transformer as a velocity."""
+    from pdmd.models.qwen import QwenVelocity
     from pdmd.models.wan import WanVelocity
 
     velocity = QwenVelocity if family.kind == "qwen" else WanVelocity
-    if empty:
-        return velocity(empty_transformer(folder, family.transformer, dtype))
-    return velocity(_loaded(folder, family, dtype).eval().requires_grad_(False))
+    return velocity(net)
 
 
 def _loaded(folder: Path, family: Family, dtype: torch.dtype) -> Any:

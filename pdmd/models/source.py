@@ -20,6 +20,11 @@ WEIGHTLESS = ("scheduler", "tokenizer")
 UNUSED = ("*.md", "*.png", "*.jpg", "*.mp4", "*.bin", "*.pth")  # of a hub repository
 
 
+def is_tiny(source: str, results: str) -> bool:
+    """Whether a model's source is a tiny random one, which a rule writes below the results."""
+    return Path(source).parent == Path(results) / "models"
+
+
 def locate(source: str, revision: str | None = None) -> Path:
     """The folder of a model: `source` itself, or the hub's copy here, fetched if need be.
 

@@ -16,6 +16,24 @@ WIDTH, VOCABULARY = 32, 300  # of text rows; of a tokenizer of bytes, with room 
 SPREAD = 0.2  # deviation of random weights: velocities depend visibly on x, t and text
 SHARD = "40KB"  # of the transformers' files, so that an index names several
 WAN_SHIFTS = {"wan2.2-t2v-a14b": 12.0, "wan2.2-i2v-a14b": 5.0}  # as released; else 3
+TINY: dict[str, dict[str, Any]] = {  # what the tiny transformers have of their own
+    "qwen": {
+        "num_layers": 2,
+        "attention_head_dim": 16,
+        "num_attention_heads": 2,
+        "joint_attention_dim": WIDTH,
+        "axes_dims_rope": (8, 4, 4),
+    },
+    "wan": {
+        "num_attention_heads": 2,
+        "attention_head_dim": 12,
+        "text_dim": WIDTH,
+        "freq_dim": 32,
+        "ffn_dim": 32,
+        "num_layers": 2,
+        "rope_max_seq_len": 64,
+    },
+}
 VAE = {
     "z_dim": 16,
     "dim_mult": [1, 1, 1, 1],
@@ -47,6 +65,11 @@ def write_tiny(name: str, folder: Path, seed: int = 0) -> None:
     beside.rename(folder)  # in the place of an empty folder, too
 
 
+def tiny_architecture(family: Family) -> dict[str, Any]:
+    """The architecture of a family's tiny transformers."""
+    return {**family.architecture, **TINY[family.kind]}
+
+
 def _qwen() -> Any:
     from diffusers import (
         AutoencoderKLQwenImage,
@@ -63,16 +86,7 @@ def _qwen() -> Any:
         shift_terminal=0.02,
         use_dynamic_shifting=True,
     )
-    transformer = QwenImageTransformer2DModel(
-        patch_size=2,
-        in_channels=64,
-        out_channels=16,
-        num_layers=2,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=WIDTH,
-        axes_dims_rope=(8, 4, 4),
-    )
+    transformer = QwenImageTransformer2DModel(**tiny_architecture(FAMILIES["qwen-image"]))
     vae: Any = AutoencoderKLQwenImage(base_dim=8, **VAE)
     return QwenImagePipeline(scheduler, vae, _qwen_encoder(), _tokenizer(), _random(transformer))
 
@@ -82,22 +96,7 @@ def _wan(name: str, family: Family) -> Any:
     from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanTransformer3DModel
 
     def transformer() -> Any:
-        return _random(
-            WanTransformer3DModel(
-                patch_size=(1, 2, 2),
-                num_attention_heads=2,
-                attention_head_dim=12,
-                in_channels=16 + family.image_channels,
-                out_channels=16,
-                text_dim=WIDTH,
-                freq_dim=32,
-                ffn_dim=32,
-                num_layers=2,
-                cross_attn_norm=True,
-                qk_norm="rms_norm_across_heads",
-                rope_max_seq_len=64,
-            )
-        )
+        return _random(WanTransformer3DModel(**tiny_architecture(family)))
 
     vae: Any = AutoencoderKLWan(base_dim=4, **VAE)
     more: dict[str, Any] = {}

@@ -17,6 +17,7 @@ from pdmd.config.experiment import Config
 from pdmd.config.paths import Paths
 from pdmd.config.run import read_run
 from pdmd.config.sections import Lora, Run, Save
+from pdmd.data.conditions import Conditions
 from pdmd.data.sources import Data, build_conditions, build_data, build_mixture
 from pdmd.errors import UserError
 from pdmd.files import provenance
@@ -27,7 +28,7 @@ from pdmd.files.storage import (
     write_json,
 )
 from pdmd.flow import FLOWS
-from pdmd.models.base import Condition, Guided, Prompted, VelocityField, VelocityNetwork
+from pdmd.models.base import Condition, Guided, Prompted, Space, VelocityField, VelocityNetwork
 from pdmd.models.build import Where, load_stacked, load_state, unstacker
 from pdmd.models.experts import Experts
 from pdmd.models.families import FAMILIES, Family, load_velocity
@@ -100,11 +101,15 @@ class Stage:
         self.family = FAMILIES[str(run.model.family)] if run.model.kind == PRETRAINED else None
         self.called, self.sharded = BOTH, False
         self.turns: Turns | None = None
+        self.conditions, self.space = self._conditions()
+
+    def _conditions(self) -> tuple[Conditions, Space]:
+        """What samples are drawn for, and live on."""
+        run = self.run
         length = run.model.text_length if self.family is None else self.family.text_length
         size = run.evaluate.size if hasattr(run, "evaluate") else None
-        self.conditions, self.space = build_conditions(
-            run.data, self.paths.scenario / "data", length, world.device, size
-        )
+        folder = self.paths.scenario / "data"
+        return build_conditions(run.data, folder, length, self.world.device, size)
 
     @cached_property
     def data(self) -> Data:

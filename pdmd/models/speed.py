@@ -1,0 +1,33 @@
+"""What may make a transformer faster and changes its numbers by rounding alone."""
+
+from __future__ import annotations
+
+from pdmd.config.complaints import refusal
+from pdmd.models.adapters import transformers_of
+from pdmd.models.base import VelocityNetwork
+
+VARIANTS = 64  # of a block: adapters, with gradients and without, sizes; Dynamo gives up at 8
+
+
+def use_attention(network: VelocityNetwork, backend: str) -> None:
+    """Have the attention of a network computed by another of diffusers' backends.
+
+    Raises:
+        UserError: there is none of that name, or this machine lacks what it needs.
+    """
+    for net in transformers_of(network):
+        try:
+            net.set_attention_backend(backend)
+        except (ValueError, RuntimeError, ImportError, NotImplementedError) as error:
+            expected = f"one of diffusers' backends that works here ({error})"
+            raise refusal("bench", "--attention", backend, expected) from None
+
+
+def compile_blocks(network: VelocityNetwork, backend: str = "inductor") -> None:
+    """Compile a network's blocks, each kind of them once; adapters may come later."""
+    import torch._dynamo.config
+
+    limit = torch._dynamo.config.recompile_limit
+    torch._dynamo.config.recompile_limit = max(limit, VARIANTS)
+    for net in transformers_of(network):
+        net.compile_repeated_blocks(backend=backend)

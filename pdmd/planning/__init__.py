@@ -1,0 +1,1 @@
+"""What training takes, before it runs: memory, calculations, time."""

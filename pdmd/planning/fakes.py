@@ -1,0 +1,58 @@
+"""Tensors that have shapes and no values, so that an update of any size runs in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed import ReduceOp
+
+from pdmd.streams import Stream
+from pdmd.training.world import World
+
+aten = torch.ops.aten
+
+
+class Fakes(FakeTensorMode):
+    """Makes fake tensors where it is entered, and where one meets a real one.
+
+    What decides on the way of an update (noise levels, exit steps, lengths of text) stays real. A
+    value of a fake tensor is 1, or true: all losses are finite, no gradient is clipped.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(allow_non_fake_inputs=True)
+
+    def dispatch(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        """What one op returns."""
+        if func is aten._local_scalar_dense.default:
+            kind = args[0].dtype
+            return True if kind == torch.bool else 1.0 if kind.is_floating_point else 1
+        return super().dispatch(func, types, args, kwargs or {})
+
+
+class FakeStream(Stream):
+    """Draws whose noise is fake.
+
+    Attributes:
+        fakes: that make it.
+    """
+
+    fakes: Fakes
+
+    def normal(self, batch: int, shape: Sequence[int]) -> Tensor:
+        """(batch * runs, *shape), or the share of them."""
+        rows = len(range(batch)[self.share]) * len(self.seeds)
+        with self.fakes:
+            return torch.empty(rows, *shape, device=self.device)
+
+
+class Pretended(World):
+    """One of several processes whose others are not there; sums over them are its own values."""
+
+    @staticmethod
+    def _reduce(value: Tensor, how: Any = ReduceOp.SUM) -> Tensor:
+        return value

@@ -1,0 +1,140 @@
+"""What makes a plan fit that does not: each setting is tried by planning again with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from pdmd.config.experiment import Config, merge
+from pdmd.config.run import read_run
+from pdmd.config.sections import Run
+from pdmd.models.families import FAMILIES
+from pdmd.planning.plan import Hardware, Planner, data_of
+from pdmd.planning.rehearsal import largest_first, local_rows, tokens_of
+
+NODES = (16, 32, 64)  # GPUs
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A configuration on some hardware, and how it came about.
+
+    Attributes:
+        changes: in the words of the configuration or of the command, from the nearest.
+    """
+
+    config: Config
+    hardware: Hardware
+    changes: tuple[str, ...] = ()
+
+    @property
+    def run(self) -> Run:
+        """The configuration as typed values."""
+        return read_run(self.config)
+
+    def changed(self, name: str, diff: Config | None = None, **hardware: object) -> Setup:
+        """The same with one change more."""
+        return Setup(
+            merge(self.config, diff or {}),
+            replace(self.hardware, **hardware),  # type: ignore[arg-type]
+            (*self.changes, name),
+        )
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A setup that was planned: what it takes, and whether that fits."""
+
+    changes: tuple[str, ...]
+    bytes: float
+    fits: bool
+
+
+Knob = Callable[[Setup], Iterator[Setup]]
+
+
+def _checkpointing(setup: Setup) -> Iterator[Setup]:
+    if not setup.run.distill.checkpointing:
+        yield setup.changed("distill.checkpointing: true", {"distill": {"checkpointing": True}})
+
+
+def _microbatch(setup: Setup) -> Iterator[Setup]:
+    """From half of what there is down to one sample."""
+    rows = local_rows(setup.run, setup.hardware.gpus)
+    size = min(rows, setup.run.distill.microbatch or rows) // 2
+    while size:
+        yield setup.changed(f"distill.microbatch: {size}", {"distill": {"microbatch": size}})
+        size //= 2
+
+
+def _offload(setup: Setup) -> Iterator[Setup]:
+    two = FAMILIES[str(setup.run.model.family)].experts == 2
+    if two and setup.run.model.offload != "idle" and not setup.hardware.sharded:
+        yield setup.changed("model.offload: idle", {"model": {"offload": "idle"}})
+
+
+def _shard(setup: Setup) -> Iterator[Setup]:
+    if setup.hardware.gpus > 1 and not setup.hardware.sharded:
+        yield setup.changed("distill.parallel.shard: full", sharded=True)
+
+
+def _fake(setup: Setup) -> Iterator[Setup]:
+    if setup.run.distill.fake.mode == "full" and setup.run.student.lora is not None:
+        diff = {"distill": {"fake": {"mode": "lora"}}}
+        yield setup.changed("distill.fake.mode: lora", diff)
+
+
+def _sizes(setup: Setup) -> Iterator[Setup]:
+    """Without the sizes of most tokens, one number of tokens after another."""
+    data = data_of(setup.run)
+    for size in largest_first(data)[1:]:
+        pairs = zip(data.sizes, data.shares, strict=True)
+        kept = [(name, share) for name, share in pairs if tokens_of(name) <= tokens_of(size)]
+        all_of_it = sum(share for _, share in kept)
+        shares = [share / all_of_it for _, share in kept]
+        diff = {"data": {"sizes": [name for name, _ in kept], "shares": shares}}
+        yield setup.changed(f"data.sizes: {size} at most", diff)
+
+
+def _gpus(setup: Setup) -> Iterator[Setup]:
+    for gpus in NODES:
+        if gpus > setup.hardware.gpus and setup.run.distill.batch % gpus == 0:
+            changes = f"{gpus} GPUs, distill.parallel.shard: full"
+            yield setup.changed(changes, gpus=gpus, sharded=True)
+
+
+KNOBS: tuple[Knob, ...] = (_checkpointing, _microbatch, _offload, _shard, _fake, _sizes, _gpus)
+
+
+def nearest(planner: Planner, hardware: Hardware, room: float) -> list[Tried]:
+    """What was tried until a plan fits, in this order: each setting alone, then one after another.
+
+    Of a setting with several values the one that changes least and fits.
+
+    Args:
+        room: bytes that tensors can have.
+    """
+    tried: list[Tried] = []
+    start = Setup(planner.config, hardware)
+
+    def fits(setup: Setup) -> bool:
+        made = planner.of(setup.config).plan(setup.hardware)
+        tried.append(Tried(setup.changes, made.bytes, made.bytes <= room))
+        return tried[-1].fits
+
+    for knob in KNOBS:
+        if _settle(list(knob(start)), fits):
+            return tried
+    for knob in KNOBS:
+        for setup in list(knob(start))[-1:] if knob is not _gpus else list(knob(start)):
+            if len(setup.changes) > 1 and fits(setup):
+                return tried
+            start = setup if knob is not _gpus else start
+    return tried
+
+
+def _settle(values: list[Setup], fits: Callable[[Setup], bool]) -> bool:
+    """Whether a value fits: the last, which changes most, is tried first, as most may not."""
+    if not values or not fits(values[-1]):
+        return False
+    return len(values) == 1 or any(fits(setup) for setup in values[:-1]) or True

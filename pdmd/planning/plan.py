@@ -1,0 +1,342 @@
+"""The plan of a method: what each phase takes of a GPU, and how long an update is.
+
+An update of the real trainer runs on fake tensors at two depths; what a transformer of all its
+blocks takes follows along the line through both.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pdmd.config.budget import forwards, phase_updates, rollout_calls
+from pdmd.config.experiment import Config
+from pdmd.config.run import read_run
+from pdmd.config.sections import ReleasedData, Run
+from pdmd.models.blank import DEPTH, architecture_of
+from pdmd.models.families import FAMILIES
+from pdmd.phases import Phase
+from pdmd.planning.fake_update import FAKE, ROLLOUT, Counted, count_update
+from pdmd.planning.gpus import UTILISATION, Gpu, seconds
+from pdmd.planning.live import Segment
+from pdmd.planning.rehearsal import (
+    AWAY,
+    TEXT_ROWS,
+    largest_first,
+    local_rows,
+    shares_of,
+    tokens_of,
+)
+from pdmd.stages.grid import ranges_of, student_phases
+
+DEPTHS = (2, 3)  # blocks: the first is unlike the others, nothing before it is trained
+SHARDED = ("base", "fake", "generator", "average", "frozen", "gradients", "optimizer")
+Networks = list[tuple[tuple[str, ...], int]]
+GATHERED = "gathered"  # blocks that are put together again, where weights are sharded
+CALL = "generator update: fake"  # a call of a network without gradients, and nothing else
+TRAINING = ("gradients", "optimizer")
+GATHERED_BLOCKS = 2  # the one that computes, and the next
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a plan is for.
+
+    Attributes:
+        gpus: that share a batch; sharded: whether weights, gradients and moments are shared out,
+            too.
+    """
+
+    gpus: int
+    sharded: bool = False
+
+
+@dataclass(frozen=True)
+class PhasePlan:
+    """One phase of a plan, of one GPU.
+
+    Attributes:
+        number, updates: of the phase; memory: part -> bytes, at the moment when most lives;
+        moment: which that is; flops: precision -> operations of an update; forwards: calls of a
+        network a sample and update, a backward pass being two;
+        call_bytes, call_flops: what one call without gradients holds with all weights, and
+        calculates for a sample.
+    """
+
+    number: int
+    updates: int
+    memory: Mapping[str, float]
+    moment: str
+    flops: Mapping[str, float]
+    forwards: float
+    call_bytes: float
+    call_flops: Mapping[str, float]
+
+    @property
+    def bytes(self) -> float:
+        """All parts together."""
+        return sum(self.memory.values())
+
+    def minutes(self, gpu: Gpu) -> tuple[float, float]:
+        """An update's time, at the higher and the lower share of a GPU's peak."""
+        low, high = (seconds(self.flops, gpu, share) / 60 for share in UTILISATION[::-1])
+        return low, high
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a method takes.
+
+    Attributes:
+        rows: samples of an update that a GPU has; size: the largest, which memory is of.
+    """
+
+    scenario: str
+    method: str
+    hardware: Hardware
+    rows: int
+    size: str
+    depth: int
+    phases: tuple[PhasePlan, ...]
+
+    @property
+    def bytes(self) -> float:
+        """Of the phase that takes most."""
+        return max(phase.bytes for phase in self.phases)
+
+    def hours(self, gpu: Gpu) -> tuple[float, float]:
+        """Of all updates of all phases."""
+        each = [(phase.updates, phase.minutes(gpu)) for phase in self.phases]
+        low, high = (sum(count * time[end] for count, time in each) / 60 for end in (0, 1))
+        return low, high
+
+
+@dataclass
+class Planner:
+    """Plans of one method; what was counted once is not counted again.
+
+    Attributes:
+        text_rows: token rows of a prompt; depths: that are counted at.
+    """
+
+    config: Config
+    text_rows: int = TEXT_ROWS
+    depths: tuple[int, int] = DEPTHS
+    counted: dict[tuple[object, ...], Counted] = field(default_factory=dict)
+
+    def of(self, config: Config) -> Planner:
+        """A planner of another configuration; of this one itself."""
+        if config == self.config:
+            return self
+        return Planner(config, self.text_rows, self.depths)
+
+    def plan(self, hardware: Hardware) -> Plan:
+        """The plan of the method on some hardware."""
+        run = read_run(self.config)
+        depth = int(architecture_of(run.model, run.results)[DEPTH])
+        sizes = largest_first(data_of(run))
+        rows = local_rows(run, hardware.gpus)
+        phases = student_phases(run, ranges_of(run))
+        made = tuple(self._phase(run, phase, hardware, sizes, rows, depth) for phase in phases)
+        return Plan(run.scenario, run.method, hardware, rows, sizes[0], depth, made)
+
+    def _phase(
+        self, run: Run, phase: Phase, hardware: Hardware, sizes: list[str], rows: int, depth: int
+    ) -> PhasePlan:
+        few, several = _rehearsed(run, rows)
+        key = _alike(run, phase)
+        low, high = (
+            self._count(phase.number, sizes[0], hardware.gpus, at, few, several, key)
+            for at in self.depths
+        )
+        memory, moment = _memory(
+            low, high, self.depths, depth, rows / few, hardware, _networks(run)
+        )
+        flops: Counter[str] = Counter()
+        call: Counter[str] = Counter()
+        expected = rollout_calls(run.student, phase.first, phase.last)
+        for size in sizes:
+            other = low
+            if size != sizes[0]:
+                other = self._count(
+                    phase.number, size, hardware.gpus, self.depths[0], few, several, key
+                )
+            share = shares_of(data_of(run))[tokens_of(size)] / sum(data_of(run).shares)
+            for name, count in _flops(other, low, high, self.depths, depth, run, expected).items():
+                flops[name] += share * rows * count  # type: ignore[assignment]
+            grown = _grown(CALL, low, high, self.depths, depth)
+            for name, count in other.segments[CALL].flops.items():
+                call[name] += share * count * grown[name] / other.rows  # type: ignore[assignment]
+        updates = phase_updates(run, phase.number)
+        calls = forwards(run, phase.first, phase.last)
+        alone = _parts(low.segments[CALL], high.segments[CALL], self.depths, depth)
+        held = sum(size for name, size in alone.items() if name not in (*TRAINING, AWAY))
+        return PhasePlan(phase.number, updates, memory, moment, flops, calls, held, call)
+
+    def _largest(self, size: str) -> bool:
+        return size == largest_first(data_of(read_run(self.config)))[0]
+
+    def _count(
+        self,
+        number: int,
+        size: str,
+        gpus: int,
+        depth: int,
+        rows: int,
+        several: bool,
+        alike: tuple[object, ...],
+    ) -> Counted:
+        """Of phases that are alike one stands for all."""
+        same = alike if depth > self.depths[0] or self._largest(size) else alike[2:4]
+        key = (size, gpus > 1, depth, rows, several, same)
+        if key not in self.counted:
+            wanted = (self.config, number, size, gpus, depth, rows, several, self.text_rows)
+            self.counted[key] = count_update(*wanted)
+        return self.counted[key]
+
+
+def data_of(run: Run) -> ReleasedData:
+    """The data section of a released model."""
+    assert isinstance(run.data, ReleasedData)
+    return run.data
+
+
+def _rehearsed(run: Run, rows: int) -> tuple[int, bool]:
+    """Samples that are rehearsed with: one microbatch; and whether it is one of several."""
+    at_once = min(rows, run.distill.microbatch or rows)
+    return at_once, at_once < rows
+
+
+def _alike(run: Run, phase: Phase) -> tuple[object, ...]:
+    """What two phases share that take the same of a GPU and, by call, of its time."""
+    steps = phase.last - phase.first if run.student.backward == "all" else 1
+    online = phase.first if not run.bank.rows else 0
+    whole = phase.number == 1 and bool(phase.switch)  # one expert alone may be loaded
+    return phase.called, phase.scored, steps, online, whole
+
+
+def _networks(run: Run) -> Networks:
+    """The networks that compute while a phase trains: the parts of each, and its experts."""
+    experts = FAMILIES[str(run.model.family)].experts
+    ours = ["base", "generator", "average"]
+    if run.student.lora is not None and run.distill.fake.mode == "lora":
+        return [((*ours, "fake"), experts)]
+    if run.student.lora is not None:
+        return [(tuple(ours), experts), (("fake",), experts)]
+    return [((name,), experts) for name in (*ours, "fake")]
+
+
+def _line(low: float, high: float, depths: tuple[int, int], depth: int) -> float:
+    """The value at a depth of what is a linear function of it."""
+    return low + (high - low) / (depths[1] - depths[0]) * (depth - depths[0])
+
+
+def _memory(
+    low: Counted,
+    high: Counted,
+    depths: tuple[int, int],
+    depth: int,
+    batch: float,
+    hardware: Hardware,
+    networks: Networks,
+) -> tuple[dict[str, float], str]:
+    """Part -> bytes at the moment when most lives, and that moment.
+
+    Args:
+        batch: the update's samples in units of those that were rehearsed with;
+        networks: that compute, see sharded.
+    """
+    best: tuple[float, str, dict[str, float]] = (-1.0, "", {})
+    for name, segment in low.segments.items():
+        if not name:
+            continue
+        parts = _parts(segment, high.segments[name], depths, depth)
+        parts["batch"] = parts.get("batch", 0.0) * batch
+        idle = parts.pop(AWAY, 0.0)  # of experts that are shared out none waits
+        if hardware.sharded:
+            blocks = _parts(segment, high.segments[name], depths, 1)
+            parts["base"] += idle
+            blocks["base"] += blocks.pop(AWAY, 0.0)
+            parts = sharded(parts, blocks, hardware.gpus, depth, networks)
+        if sum(parts.values()) > best[0]:
+            best = sum(parts.values()), name, parts
+    return best[2], best[1]
+
+
+def _parts(low: Segment, high: Segment, depths: tuple[int, int], depth: int) -> dict[str, float]:
+    names = low.peak.keys() | high.peak.keys()
+    return {name: max(0.0, _line(low.peak[name], high.peak[name], depths, depth)) for name in names}
+
+
+def sharded(
+    parts: Mapping[str, float],
+    at_one: Mapping[str, float],
+    ranks: int,
+    depth: int,
+    networks: Networks,
+) -> dict[str, float]:
+    """Parts of a GPU's memory where weights, gradients and moments are shared out.
+
+    Computed, not run: each has an equal share, and beside it, put together again, all that is
+    outside of blocks, two blocks of the network that is largest, and a block's gradients. Batches
+    and activations stay as they are. (FSDP2 with a group a block.)
+
+    Args:
+        parts: of a process that has everything; at_one: the same of a transformer of one block;
+        ranks: that share; depth: blocks of the transformer; networks: that are computed with, one
+            at a time: the parts in each, and how many experts it has.
+    """
+    if ranks == 1:
+        return dict(parts)
+    shares = {name: size / ranks if name in SHARDED else size for name, size in parts.items()}
+
+    def block(name: str) -> float:
+        return (parts.get(name, 0.0) - at_one.get(name, 0.0)) / max(1, depth - 1)
+
+    gathered = 0.0
+    for names, experts in networks:
+        each = sum(map(block, names))
+        outside = max(0.0, sum(at_one.get(name, 0.0) for name in names) - each)
+        gathered = max(gathered, (outside + GATHERED_BLOCKS * each) / experts)
+    of_block = block("gradients") / max(experts for _, experts in networks)
+    return {**shares, GATHERED: gathered + of_block}
+
+
+def _flops(
+    other: Counted,
+    low: Counted,
+    high: Counted,
+    depths: tuple[int, int],
+    depth: int,
+    run: Run,
+    expected: float,
+) -> Counter[str]:
+    """Precision -> operations of an update a sample.
+
+    Args:
+        other: at the size that is asked for, and the first depth; low, high: at both depths, at
+            the size of most tokens; expected: calls of a rollout in the mean.
+    """
+    total: Counter[str] = Counter()
+    for name, segment in other.segments.items():
+        times = run.distill.fake_updates if name.startswith(FAKE) else 1
+        if run.distill.rollout == "reuse" and name == f"{FAKE}: {ROLLOUT}":
+            times = 1
+        scale = times / other.rows
+        if name.endswith(ROLLOUT) and other.calls.get(name):
+            scale *= expected * other.rows / other.calls[name]
+        grown = _grown(name, low, high, depths, depth)
+        for kind, count in segment.flops.items():
+            total[kind] += scale * count * grown[kind]  # type: ignore[assignment]
+    return total
+
+
+def _grown(
+    name: str, low: Counted, high: Counted, depths: tuple[int, int], depth: int
+) -> dict[str, float]:
+    """Precision -> how many times the operations of a segment at the first depth."""
+    first, second = (one.segments[name].flops for one in (low, high))
+    return {
+        kind: _line(count, second[kind], depths, depth) / count for kind, count in first.items()
+    }
