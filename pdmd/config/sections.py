@@ -571,6 +571,9 @@ class Classifier:
     updates: int = key("of its training", least=1, most=UPDATES)
 
 
+ALONG = {"features": "lite0", "flow": "opencv", "clip": "small"}  # networks of every machine
+
+
 @dataclass(frozen=True, kw_only=True)
 class Networks:
     """Frozen networks in the place of those that come along."""
@@ -596,10 +599,8 @@ class Networks:
     @property
     def fetched(self) -> dict[str, str]:
         """What does not come along with this package, by key."""
-        every = {"features": self.features, "flow": self.flow, "clip": self.clip or "small"}
-        return {
-            role: name for role, name in every.items() if name not in ("lite0", "opencv", "small")
-        }
+        every = {role: getattr(self, role) or along for role, along in ALONG.items()}
+        return {role: name for role, name in every.items() if name != ALONG[role]}
 
     def clip_weights(self, results: str) -> str:
         """The name or file of CLIP's weights.

@@ -205,11 +205,11 @@ def _loaded(folder: Path, family: Family, dtype: torch.dtype) -> Any:
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{folder}: {shown(error)}: expected a {family.transformer}") from None
-    _check_finite(net, folder)
+    check_finite(net, folder)
     return net
 
 
-def _check_finite(net: Any, folder: Path) -> None:
+def check_finite(net: Any, folder: Path) -> None:
     """Raise UserError for weights that are no numbers."""
     from pdmd.models.source import file_of
     from pdmd.models.streamed import is_finite

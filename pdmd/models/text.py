@@ -11,8 +11,7 @@ from torch import Tensor
 
 from pdmd.errors import UserError
 from pdmd.files.storage import shown
-from pdmd.models.families import Family
-from pdmd.models.source import file_of
+from pdmd.models.families import Family, check_finite
 
 BATCH = 16  # texts at a time
 UNUSED = ("transformer", "transformer_2", "vae", "scheduler", "image_encoder", "image_processor")
@@ -53,10 +52,7 @@ class FamilyText:
         except (OSError, ValueError, RuntimeError) as error:
             expected = f"the text encoder of a {family.pipeline}"
             raise UserError(f"{folder}: {shown(error)}: expected {expected}") from None
-        for name, p in pipeline.text_encoder.named_parameters():
-            if not bool(torch.isfinite(p).all()):
-                where = file_of(folder / "text_encoder", name)
-                raise UserError(f"{where}: {name}: not finite: expected numbers")
+        check_finite(pipeline.text_encoder, folder / "text_encoder")
         pipeline.text_encoder.eval().requires_grad_(False).to(device)
         return cls(pipeline, family)
 

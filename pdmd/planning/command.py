@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pdmd.config.catalogue import PRETRAINED
 from pdmd.config.complaints import refusal
-from pdmd.config.experiment import Config, Experiment, merge
+from pdmd.config.experiment import Config, merge
 from pdmd.config.plan import read_workflow
 from pdmd.config.yaml_files import read_mapping
 from pdmd.files.storage import write_json
@@ -41,11 +41,6 @@ def method_config(
     if method not in names:
         expected = f"one that trains: {', '.join(names) or 'none of them does'}"
         raise refusal(f"{command} {scenario}", "--method", method, expected)
-    return config_of(experiment, scenario, method)
-
-
-def config_of(experiment: Experiment, scenario: str, method: str) -> Config:
-    """A method's configuration, with its name."""
     return experiment.configs[scenario, method]
 
 

@@ -137,4 +137,5 @@ def _settle(values: list[Setup], fits: Callable[[Setup], bool]) -> bool:
     """Whether a value fits: the last, which changes most, is tried first, as most may not."""
     if not values or not fits(values[-1]):
         return False
-    return len(values) == 1 or any(fits(setup) for setup in values[:-1]) or True
+    any(fits(setup) for setup in values[:-1])  # the one that changes least and fits is the last
+    return True

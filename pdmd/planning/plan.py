@@ -34,8 +34,6 @@ DEPTHS = (2, 3)  # blocks: the first is unlike the others, nothing before it is 
 SHARDED = ("base", "fake", "generator", "average", "frozen", "gradients", "optimizer")
 Networks = list[tuple[tuple[str, ...], int]]
 GATHERED = "gathered"  # blocks that are put together again, where weights are sharded
-CALL = "generator update: fake"  # a call of a network without gradients, and nothing else
-TRAINING = ("gradients", "optimizer")
 GATHERED_BLOCKS = 2  # the one that computes, and the next
 
 
@@ -59,9 +57,7 @@ class PhasePlan:
     Attributes:
         number, updates: of the phase; memory: part -> bytes, at the moment when most lives;
         moment: which that is; flops: precision -> operations of an update; forwards: calls of a
-        network a sample and update, a backward pass being two;
-        call_bytes, call_flops: what one call without gradients holds with all weights, and
-        calculates for a sample.
+        network a sample and update, a backward pass being two.
     """
 
     number: int
@@ -70,8 +66,6 @@ class PhasePlan:
     moment: str
     flops: Mapping[str, float]
     forwards: float
-    call_bytes: float
-    call_flops: Mapping[str, float]
 
     @property
     def bytes(self) -> float:
@@ -154,7 +148,6 @@ class Planner:
             low, high, self.depths, depth, rows / few, hardware, _networks(run)
         )
         flops: Counter[str] = Counter()
-        call: Counter[str] = Counter()
         expected = rollout_calls(run.student, phase.first, phase.last)
         for size in sizes:
             other = low
@@ -165,14 +158,9 @@ class Planner:
             share = shares_of(data_of(run))[tokens_of(size)] / sum(data_of(run).shares)
             for name, count in _flops(other, low, high, self.depths, depth, run, expected).items():
                 flops[name] += share * rows * count  # type: ignore[assignment]
-            grown = _grown(CALL, low, high, self.depths, depth)
-            for name, count in other.segments[CALL].flops.items():
-                call[name] += share * count * grown[name] / other.rows  # type: ignore[assignment]
         updates = phase_updates(run, phase.number)
         calls = forwards(run, phase.first, phase.last)
-        alone = _parts(low.segments[CALL], high.segments[CALL], self.depths, depth)
-        held = sum(size for name, size in alone.items() if name not in (*TRAINING, AWAY))
-        return PhasePlan(phase.number, updates, memory, moment, flops, calls, held, call)
+        return PhasePlan(phase.number, updates, memory, moment, flops, calls)
 
     def _largest(self, size: str) -> bool:
         return size == largest_first(data_of(read_run(self.config)))[0]

@@ -9,11 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pdmd.config.sections import Networks
+from pdmd.config.sections import ALONG, Networks
 from pdmd.errors import UserError
 from pdmd.files.storage import write_json
-
-ALONG = {"features": "lite0", "flow": "opencv", "clip": "small"}  # in reach of every machine
 
 
 def find_networks(wanted: Networks, output: Path) -> None:

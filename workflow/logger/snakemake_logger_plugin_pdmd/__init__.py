@@ -9,7 +9,6 @@ Lines: {"event": "planned", "counts": {rule: jobs}, "pid", "host", "start": of t
 
 import json
 import os
-import socket
 import time
 from dataclasses import dataclass, field
 from logging import LogRecord
@@ -19,6 +18,8 @@ from typing import Any, Optional
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_interface_logger_plugins.settings import LogHandlerSettingsBase
+
+from pdmd.jobs.claim import identity
 
 
 @dataclass
@@ -72,23 +73,13 @@ class LogHandler(LogHandlerBase):
         return False
 
 
-def this_process() -> dict[str, Any]:
-    """What tells this process from a later one of the same number: `start` is field 22 of stat."""
-    try:
-        fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    except OSError:  # no Linux
-        fields = []
-    start = int(fields[19]) if len(fields) > 19 else 0
-    return {"pid": os.getpid(), "host": socket.gethostname(), "start": start}
-
-
 def line_of(record: Any) -> dict[str, Any] | None:
     """What a record of Snakemake's says of a job, None of nothing."""
     event = getattr(record, "event", None)
     if event == LogEvent.RUN_INFO:
         counts = {name: int(n) for name, n in record.stats.items() if name != "total"}
         plan = os.environ.get("PDMD_PLAN")
-        return {"event": "planned", "counts": counts, "plan": plan, **this_process()}
+        return {"event": "planned", "counts": counts, "plan": plan, **identity(os.getpid())}
     if event == LogEvent.JOB_INFO:
         said = {str(key): str(value) for key, value in dict(record.wildcards or {}).items()}
         job = {"id": record.jobid, "rule": record.rule_name, "wildcards": said}
