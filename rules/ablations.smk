@@ -1,7 +1,7 @@
 # `snakemake ablations`: each is a workflow of its own beside what is there, on what Snakemake was started on.
 import sys
 
-from pdmd.jobs.ablate import listed, places
+from pdmd.jobs.ablate import cores, listed, places
 
 
 localrules:
@@ -12,7 +12,7 @@ rule ablations:
     """Run every ablation of config/ablations whose scenario is asked for, to its table and figure."""
     conda:
         CONDA
-    threads: workflow.cores
+    threads: cores(sys.argv)
     params:
         files=listed(HOME, experiment.scenarios),
         places=places(sys.argv),

@@ -7,6 +7,7 @@ that a cell equals are used as they are.
 from __future__ import annotations
 
 import subprocess
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,9 +202,25 @@ def listed(root: Path, scenarios: Sequence[str]) -> list[str]:
 
 
 def places(command: Sequence[str]) -> list[str]:
-    """Of a command line of Snakemake's what says where jobs run: its profiles, its executor."""
+    """Of a command line of Snakemake's what says where jobs run, and how many at once."""
+    given = _read(command)
+    found = [word for one in given.profile or () for word in ("--profile", str(one))]
+    if given.executor:
+        jobs = ["--jobs", str(given.jobs)] if given.jobs else []
+        found += ["--executor", given.executor, *jobs]
+    return found
+
+
+def cores(command: Sequence[str]) -> int:
+    """How many cores of this machine a command line of Snakemake's gives, by -c or by -j."""
+    from snakemake.cli import parse_cores
+
+    given = _read(command)
+    said = given.cores or (None if given.executor else given.jobs)
+    return CORES if said is None else int(parse_cores(said))
+
+
+def _read(command: Sequence[str]) -> Namespace:
     from snakemake.cli import get_argument_parser
 
-    given, _ = get_argument_parser().parse_known_args(list(command[1:]))
-    found = [word for one in given.profile or () for word in ("--profile", str(one))]
-    return found + (["--executor", given.executor] if given.executor else [])
+    return get_argument_parser().parse_known_args(list(command[1:]))[0]

@@ -1,6 +1,7 @@
 """An ablation is three lines; what is there, or equal, is not trained again."""
 
 import csv
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from pdmd.config.ablation import read_ablation
 from pdmd.config.paths import Paths
 from pdmd.errors import UserError
 from pdmd.files.storage import read_json, write_json, write_text
-from pdmd.jobs.ablate import ablate, command, listed, places, plan, summary, write
+from pdmd.jobs.ablate import ablate, command, cores, listed, places, plan, summary, write
 from pdmd.jobs.command import read_arguments, settings_of
 from pdmd.report.registry import READS
 
@@ -128,12 +129,28 @@ def test_those_of_the_repository_can_be_planned(here):
         ("snakemake -e local ablations -q rules", ["--executor", "local"]),
         ("snakemake -esubmitit ablations", ["--executor", "submitit"]),
         ("snakemake --exec=submitit ablations", ["--executor", "submitit"]),
+        ("snakemake -e submitit -j 8 ablations", ["--executor", "submitit", "--jobs", "8"]),
+        ("snakemake -j 8 ablations", []),
         ("snakemake --profile a --profile=b ablations", ["--profile", "a", "--profile", "b"]),
         ("snakemake ablations --config e=--profile", []),
     ],
 )
 def test_jobs_of_ablations_run_where_snakemakes_own_would(command, found):
     assert places(command.split()) == found
+
+
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [
+        ("snakemake -c3 ablations", 3),
+        ("snakemake ablations -j 3", 3),
+        ("snakemake ablations -call", len(os.sched_getaffinity(0))),
+        ("snakemake --profile slurm ablations", 2),
+        ("snakemake -e submitit --jobs 50 ablations", 2),
+    ],
+)
+def test_ablations_take_the_cores_that_snakemake_was_given(command, number):
+    assert cores(command.split()) == number
 
 
 def test_ablations_of_scenarios_that_are_asked_for_are_run(here):
