@@ -127,25 +127,17 @@ def videos(pipeline, family, text, null, x, image=None):
 @pytest.mark.parametrize("solver", ["unipc", "euler"])
 @pytest.mark.parametrize("name", VIDEOS)
 def test_clips_are_the_pipelines(tmp_path, name, solver, size):
-    """Two prompts of different length; one, where a picture is given, as the pipeline takes one."""
-    from PIL import Image
-
+    """Two prompts of different length, and one picture for both, as the pipeline takes one."""
     family = FAMILIES[name]
     field, pipeline = saved(name, tmp_path)
     pipeline.scheduler = scheduler_of(solver, 5.0)
-    index = [0, 1] if not family.image_channels else [0]
-    x, image = noise(len(index), CHANNELS, 2, *size), None
-    condition = prompts(*index)
+    x, image = noise(2, CHANNELS, 2, *size), None
+    condition = prompts(0, 1)
     if family.image_channels:
-        height, width = (8 * side for side in size)
-        pixels = np.random.RandomState(0).randint(0, 255, (height, width, 3), dtype=np.uint8)
-        image = Image.fromarray(pixels)
-        pixels = pipeline.video_processor.preprocess(image, height=height, width=width).float()
-        with torch.no_grad():
-            given = pipeline.prepare_latents(
-                pixels, 1, CHANNELS, height, width, 5, torch.float32, "cpu", None, x.clone()
-            )[1]
-        condition = prompts([0, 0], images=given)
+        image = picture(0, size)
+        given = first_frame(pipeline, image, x)
+        assert torch.equal(given[0], given[1])
+        condition = prompts([0, 0], [1, 1], images=given)
     null = prompts(3)
     theirs = videos(pipeline, family, condition.text, null.text.expand(len(x), -1, -1), x, image)
     scheduler = fresh(solver)
@@ -164,6 +156,49 @@ def test_clips_are_the_pipelines(tmp_path, name, solver, size):
         with torch.no_grad():
             mine = sample(RECTIFIED, [wanted] * STEPS, step_grid(STEPS, 5.0), x, condition)
         assert off(mine, theirs) < 1e-5
+
+
+def picture(seed, size):
+    from PIL import Image
+
+    height, width = (8 * side for side in size)
+    pixels = np.random.RandomState(seed).randint(0, 255, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def first_frame(pipeline, image, x):
+    """What a Wan pipeline concatenates to latents x for a picture."""
+    height, width = (8 * side for side in x.shape[-2:])
+    pixels = pipeline.video_processor.preprocess(image, height=height, width=width).float()
+    with torch.no_grad():
+        return pipeline.prepare_latents(
+            pixels, len(x), CHANNELS, height, width, 5, torch.float32, "cpu", None, x.clone()
+        )[1]
+
+
+def test_pictures_of_a_batch_are_each_ones_own(tmp_path):
+    """Two prompts and two pictures at once, as the pipeline draws one after the other."""
+    (name,) = (name for name in VIDEOS if FAMILIES[name].image_channels)
+    family, size = FAMILIES[name], SIZES[1]
+    field, pipeline = saved(name, tmp_path)
+    pipeline.scheduler = scheduler_of("euler", 5.0)
+    x, images = noise(2, CHANNELS, 2, *size), [picture(seed, size) for seed in (0, 1)]
+    given = torch.cat([first_frame(pipeline, images[k], x[k : k + 1]) for k in (0, 1)])
+    null = prompts(3)
+    wanted = guided(field, family, null)
+    theirs = torch.cat(
+        [
+            videos(pipeline, family, prompts(k).text, null.text, x[k : k + 1], images[k])
+            for k in (0, 1)
+        ]
+    )
+    drawn = {}
+    for order in ((0, 1), (1, 0)):
+        condition = prompts([0, order[0]], [1, order[1]], images=given)
+        with torch.no_grad():
+            drawn[order] = sample(RECTIFIED, [wanted] * STEPS, step_grid(STEPS, 5.0), x, condition)
+    assert off(drawn[0, 1], theirs) < 1e-5
+    assert off(drawn[1, 0], theirs) > 1e-3  # control: each with the other's picture
 
 
 def fresh(solver):

@@ -18,13 +18,14 @@ from pdmd.stages.distill import distill_phase
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
-# One of them trains and draws in two processes.
-TWO = "overrides: {wan22t2v: {hardware: {processes: 2}}}\n"
+# Two of them train and draw in two processes, one with pictures.
+SHARED = ("wan22t2v", "wan22i2v")
+TWO = "overrides: {wan22t2v: &two {hardware: {processes: 2}}, wan22i2v: *two}\n"
 TINY = ("--configfile", "config/tiny.yaml", "two.yaml")
 STUDENTS = {
     "qwenimage": ("dmd2", "phased2"),
     "wan21t2v": ("phased2",),
-    "wan22t2v": ("dmd2", "phased2"),
+    "wan22t2v": ("dmd2", "phased2", "phased4"),
     "wan22i2v": ("phased2",),
 }
 FILES = {  # of two phases' adapters, as they are named
@@ -88,7 +89,7 @@ def test_students_left_the_teacher_and_differ(inside):
     for scenario in ("qwenimage", "wan22t2v"):
         one, other = (
             load_tensors(inside / scenario / method / "seed1/samples.safetensors")["x"]
-            for method in STUDENTS[scenario]
+            for method in ("dmd2", "phased2")
         )
         assert (one - other).abs().max() > 1e-3
 
@@ -98,6 +99,23 @@ def test_wan_22s_phases_train_one_expert_each(inside):
         for number, side in ((1, "high."), (2, "low.")):
             path = inside / scenario / f"phased2/seed1/phase{number}/expert.safetensors"
             assert {name[: len(side)] for name in load_tensors(path)} == {side}
+
+
+def test_four_phases_are_two_of_each_expert(inside):
+    """Kept in the order in which a sampler comes to them."""
+    folder = inside / "wan22t2v/phased4/seed1"
+    files = ["high_noise_model_phase1", "high_noise_model_phase2"]
+    files += ["low_noise_model_phase3", "low_noise_model_phase4"]
+    for number, name in enumerate(files, start=1):
+        (side,) = {
+            key.split(".")[0] for key in load_tensors(folder / f"phase{number}/expert.safetensors")
+        }
+        assert name.startswith(side)
+        for where in ("", "comfyui/"):
+            assert (folder / f"export/{where}{name}.safetensors").is_file()
+    sampling = json.loads((folder / "export/sampling.json").read_text())
+    starts = [one["from_sigma"] for one in sampling["adapters"]]
+    assert starts == sampling["sigmas"]
 
 
 def test_exported_tensors_are_the_experts(inside):
@@ -114,9 +132,9 @@ def test_exported_tensors_are_the_experts(inside):
         assert torch.equal(state[ours + key], wanted)
 
 
-def test_two_processes_train_what_one_trains(inside, tmp_path):
+@pytest.mark.parametrize("scenario", SHARED)
+def test_two_processes_train_what_one_trains(inside, tmp_path, scenario):
     """A phase again in this process alone, beside the two processes' result."""
-    scenario = "wan22t2v"
     config = config_of(inside, scenario, "phased2", "distill")
     two = load_tensors(inside / scenario / "phased2/seed1/phase1/expert.safetensors")
     mine = tmp_path / "results"
@@ -165,7 +183,8 @@ def test_a_shard_that_is_cut_later_is_told_by_the_job_that_needs_it(inside, monk
 
 
 def test_tensorboard_has_every_phase_and_its_pictures(inside, tmp_path):
-    phases = sum(1 if method == "dmd2" else 2 for each in STUDENTS.values() for method in each)
+    phases = {"dmd2": 1, "phased2": 2, "phased4": 4}
+    phases = sum(phases[method] for each in STUDENTS.values() for method in each)
     assert write_board(inside, tmp_path / "board") == phases
     assert list((tmp_path / "board/wan22t2v/phased2/seed1/phase2").glob("events.*"))
 
