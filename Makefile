@@ -46,10 +46,10 @@ small: .venv/.ready ## run the small image and video models in full: every metho
 	export OMP_NUM_THREADS=1
 	.venv/bin/python -m pdmd demo -- --configfile config/small.yaml
 
-teachers: .venv/.ready ## fit the small teachers anew, by the recipe of the kept ones
+teachers: .venv/.ready ## fit the small teachers and judges anew, by the recipe of the kept ones
 	@$(ACTIVATE)
 	export OMP_NUM_THREADS=1
-	.venv/bin/snakemake -c2 results/teachers/{emoji,moving}/base/model.safetensors --configfile config/teachers.yaml
+	.venv/bin/snakemake -c2 results/teachers/{emoji,moving}/{base/model,data/judge}.safetensors --configfile config/teachers.yaml
 	.venv/bin/snakemake -c2 results/teachers_second/{emoji,moving}/base/model.safetensors --configfile config/teachers_second.yaml
 
 record: .venv/.ready ## keep finished runs in docs/record, and fill README and docs/results.md

@@ -22,7 +22,7 @@ config.json beside what it made before:
 """
 # Commands that read the settings of another name.
 PARTS = {"encode": "data", "render": "data", "judge": "classifier", "validate": "classifier"}
-PARTS |= {"embed": "text", "keep": "base"}
+PARTS |= {"embed": "text", "keep": "base", "keep-judge": "classifier"}
 PARTS |= {"embed-prompts": "embedding", "encode-images": "embedding"}
 HANDED_ON = {"demo": "--cores", "warm": "--serve"}  # to another program, but for this option
 GENERATE = "generate"  # what `sample --from` stands for
@@ -110,9 +110,15 @@ def _embed(args: argparse.Namespace) -> None:
 
 
 def _judge(args: argparse.Namespace) -> None:
-    from pdmd.stages.judge import train_judge
+    from pdmd.stages.judge import make_judge
 
-    train_judge(args.config)
+    make_judge(args.config)
+
+
+def _keep_judge(args: argparse.Namespace) -> None:
+    from pdmd.stages.judge import keep_judge
+
+    keep_judge(args.config, args.output)
 
 
 def _weights(args: argparse.Namespace) -> None:
@@ -606,6 +612,8 @@ def parser() -> argparse.ArgumentParser:
     kept_clip = command("keep-clip", _keep_clip, "keep a trained small CLIP, to take it later")
     kept_clip.add_argument("--weights", type=Path, required=True, help="results/clip/small_clip.pt")
     kept_clip.add_argument("--output", type=Path, required=True, help="where it is kept")
+    judge = stage("keep-judge", _keep_judge, "keep a trained judge, to take it later")
+    judge.add_argument("--output", type=Path, required=True, help="where its weights go")
     fit = stage("fit", _fit, "fit the base network, or with --seeds one velocity a seed", "device")
     fit.add_argument("--seeds", type=int, nargs="+", help="train together")
     kept = stage("keep", _keep, "keep a fitted base network, to start from it later")

@@ -99,9 +99,9 @@ rule classifier:
 
 
 rule judge:
-    """Train the classifier that scores pictures and clips with prompts."""
+    """Train the classifier that scores pictures and clips with prompts, or take the kept one."""
     input:
-        GRAPH.data("pictures.safetensors", "prompts.json"),
+        GRAPH.fitted("classifier", outputs.judge_reads),
         config=GRAPH.config("classifier"),
     output:
         GRAPH.data(*outputs.JUDGE),

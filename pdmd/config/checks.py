@@ -46,6 +46,7 @@ def check_together(run: Run, config: Config, where: str) -> None:
         expected = f"{' or '.join(kinds)} for data.kind {run.data.kind}"
         raise refusal(where, "kind", run.kind, expected)
     _check_data(run.data, config["data"], where)
+    _check_judge(run, config, where)
     _check_model(run, config["model"], where)
     fitted = run.model.kind != PRETRAINED
     if fitted != ("fit" in config):
@@ -255,6 +256,14 @@ def _check_velocity(run: Run, where: str) -> None:
     if exact and run.flow != "rectified":
         expected = "'rectified' where the exact velocity is used, which is of that schedule"
         raise refusal(where, "flow", run.flow, expected)
+
+
+def _check_judge(run: Run, config: Config, where: str) -> None:
+    """One is kept of data that has one."""
+    kept, prompted = config.get("classifier", {}).get("kept"), kind_of(run.data).prompted
+    if kept and not (prompted and prompted.judged):
+        expected = f"null for data.kind {run.data.kind}, which has no judge"
+        raise refusal(where, "classifier.kept", kept, expected)
 
 
 def _check_fit(run: Run, where: str) -> None:

@@ -164,9 +164,9 @@ def _part(run: Config, keys: Iterable[str], base: Path) -> Config:
             content[section] = {**content.get(section, {}), name: run[section][name]}
         else:
             content[section] = run[section]
-    if "fit" in content:
-        content["fit"] = {
-            k: kept_file(v, base) if k in KEPT else v for k, v in content["fit"].items()
+    for section in {"fit", "classifier"} & content.keys():
+        content[section] = {
+            k: kept_file(v, base) if k in KEPT else v for k, v in content[section].items()
         }
     return content
 

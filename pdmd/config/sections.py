@@ -569,6 +569,13 @@ class Classifier:
     """What scores pictures and clips by what they show."""
 
     updates: int = key("of its training", least=1, most=UPDATES)
+    kept: str | None = key(
+        "emoji, moving: weights of this very judge, trained before (`pdmd keep-judge`), with their"
+        " digest beside them; null trains it",
+        absent=None,
+        null=True,
+        minLength=1,
+    )
 
 
 ALONG = {"features": "lite0", "flow": "opencv", "clip": "small"}  # networks of every machine

@@ -63,6 +63,11 @@ class Judge(nn.Module):
         }
 
 
+def sizes_of(judge: Judge) -> dict[str, str]:
+    """Label -> number of classes, as `load_judge` reads it from a file's metadata."""
+    return {name: str(head.out_features) for name, head in judge.heads.items()}
+
+
 def load_judge(path: Any) -> Judge:
     """Read a judge written by `train_judge`. Raises UserError that names the file."""
     metadata, state = load_metadata(path), load_tensors(path)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from pdmd.errors import UserError
 from pdmd.files import provenance
+from pdmd.files.kept import said, say
 from pdmd.files.storage import (
     load_tensors,
     read_json,
     save_pickled,
     save_tensors,
-    sha256,
     shown,
     write_json,
 )
@@ -23,7 +22,7 @@ from pdmd.networks.small_clip import EMBEDDING, SIZES, known_tokens, train_small
 from pdmd.stages.outputs import CLIP, PROVENANCE
 
 TOKENS = "tokens"  # rows of the embedding that are kept, by their token
-SAID = ("sha256", "updates", "scores", "commit")  # beside a kept one
+SAID = ("updates", "scores", "commit")  # beside a kept one
 
 
 def make_clip(updates: int, output: Path, kept: Path | None) -> None:
@@ -37,11 +36,11 @@ def make_clip(updates: int, output: Path, kept: Path | None) -> None:
         model, scores = train_small_clip(updates)
         state = model.state_dict()
     else:
-        said = _said(kept)
-        if said["updates"] != updates:
-            expected = f"{shown(said['updates'])} by {kept.stem}.json, or clip.kept: null"
+        made = said(kept, "clip.kept", "the weights of a small CLIP", SAID)
+        if made["updates"] != updates:
+            expected = f"{shown(made['updates'])} by {kept.stem}.json, or clip.kept: null"
             raise UserError(f"{kept}: clip.updates: {updates}: expected {expected}")
-        state, scores = whole(load_tensors(kept), str(kept)), said["scores"]
+        state, scores = whole(load_tensors(kept), str(kept)), made["scores"]
     write_json(output.with_suffix(".json"), scores)
     save_pickled(output, state)
     settings = {"updates": updates, "kept": None if kept is None else kept.name}
@@ -64,8 +63,7 @@ def keep_clip(source: Path, output: Path) -> None:
         if not torch.equal(again[name], tensor):
             raise UserError(f"{source}: {name}: expected weights that half precision holds")
     scores = read_json(source.with_suffix(".json"), dict)
-    values = {"updates": made["config"]["updates"], "scores": scores, "commit": made["commit"]}
-    write_json(output.with_suffix(".json"), {"sha256": sha256(output), **values})
+    say(output, {"updates": made["config"]["updates"], "scores": scores, "commit": made["commit"]})
 
 
 def compact(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -87,14 +85,3 @@ def whole(small: dict[str, Tensor], where: str) -> dict[str, Tensor]:
     embedding = torch.zeros(int(SIZES["vocab_size"]), rows.shape[1])
     state[EMBEDDING] = embedding.index_copy_(0, tokens, rows.float())
     return state
-
-
-def _said(kept: Path) -> dict[str, Any]:
-    """What is said of a kept CLIP beside it, its digest compared. Raises UserError."""
-    if not kept.exists():
-        raise UserError(f"clip.kept: {kept}: expected the weights of a small CLIP")
-    path = kept.with_suffix(".json")
-    said: dict[str, Any] = read_json(path, dict, SAID)
-    if (digest := sha256(kept)) != said["sha256"]:
-        raise UserError(f"{kept}: sha256 {digest}: expected {shown(said['sha256'])} by {path.name}")
-    return said

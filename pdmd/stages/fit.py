@@ -13,12 +13,12 @@ from pdmd.config.run import read_run
 from pdmd.data.sources import latent_shape, load_latents
 from pdmd.errors import UserError
 from pdmd.files import provenance
+from pdmd.files.kept import check_recipe, said, say
 from pdmd.files.storage import (
     load_tensors,
     read_json,
     reading,
     save_tensors,
-    sha256,
     shown,
     write_json,
     write_text,
@@ -72,8 +72,6 @@ def use_kept(config: Config) -> None:
     """
     stage = Stage(config)
     source = Path(str(stage.run.fit.kept))
-    if not source.exists():
-        raise UserError(f"fit.kept: {source}: expected the weights of a fitted network")
     recipe = _kept_recipe(source)
     _check_recipe(source, config, recipe["recipe"])
     network = build(stage.run.model, stage.space, 1, BASE_SEED)
@@ -94,21 +92,16 @@ def _check_recipe(source: Path, config: Config, recipe: Config) -> None:
     """Refuse a kept network that was fitted by another recipe, by the first key that differs."""
     if config["flow"] != recipe["flow"]:
         raise UserError(f"{source}: flow: {config['flow']}: expected {shown(recipe['flow'])}")
-    for name in RECIPE:
-        asked, made = ({**which[name], "kept": None} for which in (config, recipe))
-        for key in sorted(asked.keys() | made.keys()):
-            if (one := asked.get(key)) != (other := made.get(key)):
-                expected = f"{shown(other)} by {source.stem}.json"
-                raise UserError(f"{source}: {name}.{key}: {shown(one)}: expected {expected}")
+    asked, made = (
+        {name: {**which[name], "kept": None} for name in RECIPE} for which in (config, recipe)
+    )
+    check_recipe(source, asked, made)
 
 
 def _kept_recipe(source: Path) -> Config:
     """What is said of a kept network beside it, its digest compared. Raises UserError."""
-    path = source.with_suffix(".json")
-    recipe: Config = read_json(path, dict, ("sha256", "recipe", "updates", "last"))
-    if (digest := sha256(source)) != recipe["sha256"]:
-        expected = f"{shown(recipe['sha256'])} by {path.name}"
-        raise UserError(f"{source}: sha256 {digest}: expected {expected}")
+    names, path = ("recipe", "updates", "last"), source.with_suffix(".json")
+    recipe = said(source, "fit.kept", "the weights of a fitted network", names)
     _check_summary(path, recipe)
     with reading(path, "what `pdmd keep` writes"):
         str(recipe["recipe"]["flow"])
@@ -143,9 +136,7 @@ def keep(config: Config, path: Path) -> None:
     known = ("updates", "seconds", "train_loss", "heldout_loss", "last")
     values = {name: metrics[name] for name in known if name in metrics}
     origin = {name: made[name] for name in ("commit", "packages")}
-    write_json(
-        path.with_suffix(".json"), {"sha256": sha256(path), **values, **origin, "recipe": recipe}
-    )
+    say(path, {**values, **origin, "recipe": recipe})
 
 
 def _heldout_losses(stage: Stage, field: VelocityField) -> dict[str, float]:

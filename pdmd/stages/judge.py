@@ -1,8 +1,9 @@
-"""The judge stage: train the classifier of pictures and clips, on real ones only."""
+"""The judge stage: the classifier of pictures and clips, trained on real ones only, or kept."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,10 +13,11 @@ from pdmd.config.experiment import Config
 from pdmd.config.paths import Paths
 from pdmd.config.run import read_run
 from pdmd.files import provenance
-from pdmd.files.storage import save_tensors, write_json
-from pdmd.networks.judge import Judge
+from pdmd.files.kept import check_recipe, said, say
+from pdmd.files.storage import read_json, reading, save_tensors, write_json
+from pdmd.networks.judge import Judge, load_judge, sizes_of
 from pdmd.scenarios.kind import prompted
-from pdmd.stages.outputs import JUDGE
+from pdmd.stages.outputs import JUDGE, judge_reads
 from pdmd.stages.precompute import load_pictures, to_unit
 from pdmd.streams import Stream
 
@@ -27,6 +29,42 @@ def spoil(pictures: Tensor, stream: Stream) -> Tensor:
     n = len(pictures)
     strength = 0.2 * stream.uniform(n)[:, None, None, None]
     return pictures + strength * stream.normal(n, pictures.shape[1:])
+
+
+def make_judge(config: Config) -> None:
+    """Train a judge, or take the one that `classifier.kept` names.
+
+    Raises:
+        UserError: that one is not there, differs from what is said beside it, or is of other data.
+    """
+    run = read_run(config)
+    if run.classifier.kept is None:
+        train_judge(config)
+        return
+    source, paths = Path(run.classifier.kept), Paths(run)
+    made = said(source, "classifier.kept", "the weights of a judge", ("recipe", "accuracy"))
+    with reading(source.with_suffix(".json"), "what `pdmd keep-judge` writes"):
+        recipe = {name: dict(made["recipe"][name]) for name in ("data", "classifier")}
+    check_recipe(source, recipe_of(config), recipe)
+    judge = load_judge(source)
+    _save(paths.data(JUDGE[0]), judge, sizes_of(judge), made["accuracy"])
+    provenance.record(paths.data(JUDGE[-1]), config, [0], judge_reads(run), JUDGE)
+
+
+def keep_judge(config: Config, output: Path) -> None:
+    """Keep a trained judge for `classifier.kept`, with digest and recipe beside it."""
+    paths = Paths(read_run(config))
+    judge, accuracy = load_judge(paths.data(JUDGE[0])), read_json(paths.data(JUDGE[1]), dict)
+    made = read_json(paths.data(JUDGE[-1]), dict, ("commit", "packages"))
+    save_tensors(output, judge.state_dict(), sizes_of(judge))
+    origin = {name: made[name] for name in ("commit", "packages")}
+    say(output, {"accuracy": accuracy, **origin, "recipe": recipe_of(config)})
+
+
+def recipe_of(config: Config) -> dict[str, Config]:
+    """What decides a judge: its data, but for how they are made latents, and its updates."""
+    data = {key: value for key, value in config["data"].items() if key != "codec"}
+    return {"data": data, "classifier": {"updates": config["classifier"]["updates"]}}
 
 
 def train_judge(config: Config) -> None:
@@ -54,11 +92,13 @@ def train_judge(config: Config) -> None:
         loss.backward()
         optimizer.step()
         decay.step()
-    path = paths.data("judge.safetensors")
-    metadata = {name: str(size) for name, size in sizes.items()}
-    save_tensors(path, judge.state_dict(), metadata)
-    write_json(path.with_suffix(".json"), heldout_accuracy(judge, tensors, names))
-    provenance.record(paths.data("judging.json"), config, [0], [source], JUDGE)
+    _save(paths.data(JUDGE[0]), judge, sizes_of(judge), heldout_accuracy(judge, tensors, names))
+    provenance.record(paths.data(JUDGE[-1]), config, [0], [source], JUDGE)
+
+
+def _save(path: Path, judge: Judge, sizes: dict[str, str], accuracy: dict[str, float]) -> None:
+    save_tensors(path, judge.state_dict(), sizes)
+    write_json(path.with_suffix(".json"), accuracy)
 
 
 def one_frame(pictures: Tensor, stream: Stream) -> Tensor:

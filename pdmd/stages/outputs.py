@@ -213,6 +213,13 @@ def fit_reads(run: Run) -> list[Path]:
     return [*data, *map(Path, weights), *kept]
 
 
+def judge_reads(run: Run) -> list[Path]:
+    """What a judge is trained on, or taken from."""
+    kept = Path(run.classifier.kept) if run.classifier.kept else None
+    data = [Paths(run).data(name) for name in ("pictures.safetensors", "prompts.json")]
+    return [*data, *([kept, kept.with_suffix(".json")] if kept else [])]
+
+
 def expert_reads(run: Run, seed: int, phases: Iterable[int]) -> list[Path]:
     """The experts of some phases of a seed, with the network that adapters stand on."""
     paths = Paths(run)

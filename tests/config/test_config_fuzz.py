@@ -82,12 +82,14 @@ TEXTS = (
     "evaluate.beside",
     "evaluate.networks.clip",
     "fit.kept",
+    "classifier.kept",
     "fit.start_from",
     "results",
 )
 MAY_BE_NOTHING = (
     "student.lora",
     "fit.kept",
+    "classifier.kept",
     "fit.start_from",
     "teacher.shift",
     "evaluate.previews",
