@@ -25,7 +25,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # Groups of tests that take longest start first, where tests run side by side.
-FIRST = ("slurm", "workflow/test_minute.py", "golden/test_golden.py", "training/test_loop.py")
+FIRST = (
+    *("workflow/test_released.py", "slurm", "workflow/test_minute.py", "golden/test_golden.py"),
+    *("training/test_loop.py", "training/test_parallel.py"),
+)
 
 
 class GroupScheduling(LoadScopeScheduling):
