@@ -234,7 +234,7 @@ def test_a_scenario_goes_to_its_export_through_the_executor(tmp_path, repository
     folder = copied(tmp_path / "checkout", repository)
     target = "results/tiny/wan22i2v/phased2/seed1/export"
     options = ("--executor", "submitit", "--submitit-cluster", "local", "--submitit-poll", "0.5")
-    done = snakemake(folder, target, "--jobs", "3", *options, *TINY)
+    done = snakemake(folder, target, "--jobs", "3", *options, *TINY[:2])
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     export = folder / target
     names = {f"{one}.safetensors" for one in FILES["wan22i2v"]}
