@@ -130,6 +130,14 @@ def workers(pid):
     return found
 
 
+def await_worker(process, rank):
+    """The process of a rank; a job that goes on has records before it has workers."""
+    while rank not in (found := workers(process.pid)):
+        assert process.poll() is None, "ended too soon"
+        time.sleep(0.01)
+    return found[rank]
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_is_killed_ends_the_job_in_its_words_and_it_goes_on(rank, results, undisturbed):
     """Killed wherever it is: in a call, in an exchange, in a checkpoint."""
@@ -137,8 +145,8 @@ def test_a_rank_that_is_killed_ends_the_job_in_its_words_and_it_goes_on(rank, re
         process = start(results, SHARDED)
         await_updates(process, results, count)
         time.sleep(random.uniform(0, 1.5))
-        below = descendants(process.pid)
-        os.kill(workers(process.pid)[rank], signal.SIGKILL)
+        worker, below = await_worker(process, rank), descendants(process.pid)
+        os.kill(worker, signal.SIGKILL)
         status, errors = finish(process)
         assert status == 137, errors
         last = errors.splitlines()[-1]
