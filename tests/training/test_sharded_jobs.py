@@ -106,11 +106,16 @@ def test_a_launched_job_that_shares_networks_ends_where_one_alone_does(fake, dty
     assert not close(shared, expert(results))  # control: another rate
 
 
+def changed(path):
+    """When a file was last written, None of none."""
+    return path.stat().st_mtime_ns if path.is_file() else None
+
+
 def await_updates(process, results, count):
-    """Wait until a job's log has so many records, and a checkpoint is there."""
+    """Wait until a job's log has so many records, one of them of this start's own."""
     state = results / f".state/{SCENARIO}/phased2/phase1-seed1"
-    log = state / "stats.jsonl"
-    while not (log.is_file() and len(log.read_text().splitlines()) >= count):
+    log, before = state / "stats.jsonl", changed(state / "stats.jsonl")
+    while changed(log) == before or len(log.read_text().splitlines()) < count:
         assert process.poll() is None, "ended too soon"
         time.sleep(0.01)
     return state
@@ -130,14 +135,6 @@ def workers(pid):
     return found
 
 
-def await_worker(process, rank):
-    """The process of a rank; a job that goes on has records before it has workers."""
-    while rank not in (found := workers(process.pid)):
-        assert process.poll() is None, "ended too soon"
-        time.sleep(0.01)
-    return found[rank]
-
-
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_is_killed_ends_the_job_in_its_words_and_it_goes_on(rank, results, undisturbed):
     """Killed wherever it is: in a call, in an exchange, in a checkpoint."""
@@ -145,8 +142,8 @@ def test_a_rank_that_is_killed_ends_the_job_in_its_words_and_it_goes_on(rank, re
         process = start(results, SHARDED)
         await_updates(process, results, count)
         time.sleep(random.uniform(0, 1.5))
-        worker, below = await_worker(process, rank), descendants(process.pid)
-        os.kill(worker, signal.SIGKILL)
+        below = descendants(process.pid)
+        os.kill(workers(process.pid)[rank], signal.SIGKILL)
         status, errors = finish(process)
         assert status == 137, errors
         last = errors.splitlines()[-1]
