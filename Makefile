@@ -81,7 +81,7 @@ docs: .venv-docs/.ready ## build the pages of docs, README and config/README.md 
 handbook: .venv/.ready ## write the tables of config/README.md and the schemas of YAML files
 	@.venv/bin/python -m pdmd.config.handbook
 
-plans: .venv/.ready ## plan every released scenario on fake tensors, into docs/real_models.md (3 minutes)
+plans: .venv/.ready ## plan every released scenario on fake tensors, for its jobs and docs/real_models.md (10 minutes)
 	@.venv/bin/python -m pdmd.planning.document
 
 ablations: .venv/.ready ## run every ablation of config/ablations beside what is there

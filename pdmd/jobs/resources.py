@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+from pdmd.config.budget import phase_updates
 from pdmd.config.experiment import Experiment
 from pdmd.config.sections import Hardware, ReleasedData, Run
 from pdmd.jobs.estimates import (
@@ -24,6 +26,7 @@ from pdmd.jobs.estimates import (
 )
 from pdmd.models.families import FAMILIES
 from pdmd.models.source import is_tiny
+from pdmd.planning import store
 from pdmd.training.launch import prefix
 
 # Rows times weights a second of one thread; the demo's jobs reach 2.5e10 to 8e10 on two cores.
@@ -117,6 +120,7 @@ class Requests:
 
     def __init__(self, experiment: Experiment):
         self.experiment = experiment
+        self._plans: dict[tuple[str, str], list[store.Flops] | None] = {}
 
     def base(self) -> Request:
         """Fitting the base network of a scenario, in one run."""
@@ -144,7 +148,34 @@ class Requests:
                 return fit_work(run(wildcards), runs)
             return phase_work(run(wildcards), runs, int(wildcards.phase))
 
-        return self._training(run, work, lambda wildcards: len(seeds(wildcards)), stage)
+        request = self._training(run, work, lambda wildcards: len(seeds(wildcards)), stage)
+        estimated = request["runtime"]
+        assert callable(estimated)
+
+        def least(wildcards: Any, attempt: int) -> int:
+            seconds = self._planned(run(wildcards), wildcards) if stage == "distill" else None
+            if seconds is None:
+                return int(estimated(wildcards, attempt))
+            return minutes(len(seeds(wildcards)) * seconds, attempt, speed=1.0)
+
+        return {**request, "runtime": least}
+
+    def _planned(self, run: Run, wildcards: Any) -> float | None:
+        """Seconds of a phase of a released model on GPUs, where such a method was planned."""
+        if not isinstance(run.data, ReleasedData) or not run.hardware.gpus:
+            return None
+        name = run.scenario, run.method
+        if name not in self._plans:
+            files = (Path(run.results) / store.OWN, self.experiment.root / store.RELEASED)
+            gpus, sharded = (
+                run.hardware.nodes * run.hardware.processes,
+                run.distill.parallel.shard == "full",
+            )
+            self._plans[name] = store.find(self.experiment.configs[name], gpus, sharded, files)
+        phases, number = self._plans[name], int(wildcards.phase)
+        if phases is None:
+            return None
+        return phase_updates(run, number) * store.update_seconds(phases[number - 1])
 
     def drawing(self, stage: str, seeds: Callable[[Any], Sequence[int]]) -> Request:
         """Drawing a bank (`bank`) or samples of record (`sample`), on what the method trains on.

@@ -3,37 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from pdmd.config.sections import Model
-from pdmd.files.storage import read_json
 from pdmd.models.base import TextNetwork, VelocityNetwork
-from pdmd.models.families import FAMILIES, Family, assembled, velocity_of
-from pdmd.models.source import is_tiny
+from pdmd.models.families import Family, assembled, velocity_of
 
 BOTH = ("high", "low")
-DEPTH = "num_layers"
-
-
-def architecture_of(spec: Model, results: str) -> dict[str, Any]:
-    """A released model's transformer, as its folder's config.json has it, where there is one.
-
-    Args:
-        spec: the `model` section; results: the folder of everything, below which tiny models lie.
-    """
-    family, source = FAMILIES[str(spec.family)], str(spec.source)
-    path = Path(source).expanduser() / family.transformers[0] / "config.json"
-    if path.is_file():
-        kept = {**read_json(path, dict, [DEPTH])}
-        return {name: kept.get(name, value) for name, value in family.architecture.items()}
-    if is_tiny(source, results):
-        from pdmd.models.tiny import tiny_architecture
-
-        return tiny_architecture(family)
-    return dict(family.architecture)
 
 
 def text_width(architecture: Mapping[str, Any]) -> int:

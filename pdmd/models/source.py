@@ -10,10 +10,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pdmd.config.sections import Model
 from pdmd.errors import UserError
 from pdmd.files.digests import sha256
 from pdmd.files.storage import read_json, reading, shown, write_json
 from pdmd.models.families import FAMILIES, Family
+
+DEPTH = "num_layers"  # of an architecture: its blocks
 
 PARTS = ("scheduler", "text_encoder", "tokenizer", "vae")  # beside the transformers
 WEIGHTLESS = ("scheduler", "tokenizer")
@@ -224,3 +227,21 @@ def check_length(path: Path) -> None:
 
     with reading(path, "a whole safetensors file"), safe_open(path, "numpy"):
         pass
+
+
+def architecture_of(spec: Model, results: str) -> dict[str, Any]:
+    """A released model's transformer, as its folder's config.json has it, where there is one.
+
+    Args:
+        spec: the `model` section; results: the folder of everything, below which tiny models lie.
+    """
+    family, source = FAMILIES[str(spec.family)], str(spec.source)
+    path = Path(source).expanduser() / family.transformers[0] / "config.json"
+    if path.is_file():
+        kept = {**read_json(path, dict, [DEPTH])}
+        return {name: kept.get(name, value) for name, value in family.architecture.items()}
+    if is_tiny(source, results):
+        from pdmd.models.tiny import tiny_architecture
+
+        return tiny_architecture(family)
+    return dict(family.architecture)

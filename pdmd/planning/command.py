@@ -71,11 +71,13 @@ def print_plan(
     text_rows: str,
     machine: bool,
 ) -> None:
-    """Plan a method, and print it as a table, or as JSON for a machine."""
+    """Plan a method, print it as a table, or as JSON for a machine, and keep it for its jobs."""
     from pdmd.config.run import read_run
     from pdmd.planning.gpus import GPUS, usable
     from pdmd.planning.knobs import nearest
     from pdmd.planning.plan import Hardware, Planner
+    from pdmd.planning.rehearsal import TEXT_ROWS
+    from pdmd.planning.store import OWN, keep
     from pdmd.planning.table import as_json, as_text
 
     if gpu_name not in GPUS:
@@ -87,10 +89,13 @@ def print_plan(
     if run.distill.batch % count:
         expected = f"a number that distill.batch = {run.distill.batch} divides by"
         raise refusal("plan", "--gpus", count, expected)
-    planner = Planner(config, whole(text_rows, "--text-rows", "plan"))
+    rows = whole(text_rows, "--text-rows", "plan")
+    planner = Planner(config, rows)
     hardware = Hardware(count, shard or run.distill.parallel.shard == "full")
     plan = planner.plan(hardware)
     tried = [] if plan.bytes <= usable(gib) else nearest(planner, hardware, usable(gib))
+    if rows == TEXT_ROWS:
+        keep(Path(run.results) / OWN, [(config, plan)])
     if machine:
         print(json.dumps(as_json(plan, gpu_name, gpu, gib, tried), indent=2))
     else:

@@ -1,4 +1,4 @@
-"""The plans of every released scenario, as docs/real_models.md shows them: `make plans`."""
+"""The plans of every released scenario, for docs/real_models.md and for jobs: `make plans`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pdmd.planning.command import METHOD, method_config
 from pdmd.planning.gpus import GIB, GPUS, UTILISATION, usable
 from pdmd.planning.knobs import nearest
 from pdmd.planning.plan import Hardware, Plan, Planner
+from pdmd.planning.store import RELEASED, keep
 
 PAGE = Path("docs/real_models.md")
 MARKS = re.compile(r"(<!-- plans: made by `make plans` -->\n).*?(<!-- end of plans -->)", re.DOTALL)
@@ -35,10 +36,10 @@ class Row:
     scenario: str
     overlays: tuple[Path, ...] = ()
 
-    def config(self, root: Path) -> Config:
-        """Of the paper's own method."""
+    def config(self, root: Path, method: str = METHOD) -> Config:
+        """Of a method, else the paper's own."""
         overlays = [root / path for path in self.overlays]
-        return method_config(root, self.scenario, METHOD, overlays, "plans")
+        return method_config(root, self.scenario, method, overlays, "plans")
 
 
 ROWS = (
@@ -48,6 +49,31 @@ ROWS = (
     Row("Wan2.2 T2V", "wan22t2v"),
     Row("Wan2.2 I2V", "wan22i2v"),
 )
+
+
+# What jobs ask for where nothing that decides a plan was changed.
+METHODS = ("dmd2", "phased2", "phased4")
+SMALLER = Path("config/wan480p.yaml")
+KEPT = (
+    *ROWS,
+    Row("Wan2.1 pictures", "wan21t2i"),
+    Row("Wan2.2 pictures", "wan22t2i"),
+    *(Row(f"{name}, 480p", name, (SMALLER,)) for name in ("wan21t2v", "wan22t2v", "wan22i2v")),
+)
+
+
+def keep_all(root: Path = Path()) -> None:
+    """Plan every method of every scenario as it is configured, on its own GPUs."""
+    for row in KEPT:
+        for method in METHODS:
+            config = row.config(root, method)
+            plan = Planner(config).plan(Hardware(gpus_of(config)))
+            keep(root / RELEASED, [(config, plan)])
+
+
+def gpus_of(config: Config) -> int:
+    """GPUs that share a batch."""
+    return int(config["hardware"]["nodes"] * config["hardware"]["processes"])
 
 
 def line(row: Row, root: Path = Path()) -> str:
@@ -108,4 +134,5 @@ def write(root: Path = Path()) -> None:
 
 
 if __name__ == "__main__":
+    keep_all()
     write()

@@ -14,8 +14,8 @@ from pdmd.config.budget import forwards, phase_updates, rollout_calls
 from pdmd.config.experiment import Config
 from pdmd.config.run import read_run
 from pdmd.config.sections import ReleasedData, Run
-from pdmd.models.blank import DEPTH, architecture_of
 from pdmd.models.families import FAMILIES
+from pdmd.models.source import DEPTH, architecture_of
 from pdmd.phases import Phase
 from pdmd.planning.fake_update import FAKE, ROLLOUT, Counted, count_update
 from pdmd.planning.gpus import UTILISATION, Gpu, seconds

@@ -12,9 +12,10 @@ from pdmd.config.sections import ReleasedData, Run, latent_size, parse_size
 from pdmd.data.conditions import Conditions, Prompts
 from pdmd.data.sources import CHANNELS, IMAGE_CHANNELS
 from pdmd.models.base import Condition, Space, VelocityField, VelocityNetwork
-from pdmd.models.blank import architecture_of, blank_velocity, text_width
+from pdmd.models.blank import blank_velocity, text_width
 from pdmd.models.experts import Absent, Experts
 from pdmd.models.families import Family
+from pdmd.models.source import architecture_of
 from pdmd.models.speed import compile_blocks, use_attention
 from pdmd.phases import Phase
 from pdmd.roles import Roles

@@ -12,8 +12,9 @@ from rehearsed import TEXT, tiny_config
 
 from pdmd import cli
 from pdmd.config.run import read_run
-from pdmd.models.blank import architecture_of, blank_velocity
+from pdmd.models.blank import blank_velocity
 from pdmd.models.families import FAMILIES, load_velocity
+from pdmd.models.source import architecture_of
 from pdmd.models.tiny import tiny_architecture, write_tiny
 from pdmd.planning.bench import Exclusive, bench
 from pdmd.planning.command import method_config
