@@ -138,6 +138,6 @@ rule clip:
         **light(),
     params:
         updates=experiment.settings["clip"]["updates"],
-        kept=" ".join(["--kept", *GRAPH.kept_clip]) if GRAPH.kept_clip else "",
+        kept=f"--kept {GRAPH.kept_clip[0]}" if GRAPH.kept_clip else "",
     shell:
         "python -m pdmd clip --updates {params.updates} --output {output.weights:q} {params.kept}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from pdmd.config.catalogue import PRETRAINED, TRANSFORMERS
 from pdmd.config.complaints import refusal
-from pdmd.config.score_checks import check_scores
+from pdmd.config.score_checks import check_judge, check_scores
 from pdmd.config.sections import AUTO, Data, Hardware, PromptedData, Run, Student, Teacher
 from pdmd.config.times import phase_has_room, step_times
 from pdmd.config.typed import keys, required
@@ -46,7 +46,6 @@ def check_together(run: Run, config: Config, where: str) -> None:
         expected = f"{' or '.join(kinds)} for data.kind {run.data.kind}"
         raise refusal(where, "kind", run.kind, expected)
     _check_data(run.data, config["data"], where)
-    _check_judge(run, config, where)
     _check_model(run, config["model"], where)
     fitted = run.model.kind != PRETRAINED
     if fitted != ("fit" in config):
@@ -57,6 +56,7 @@ def check_together(run: Run, config: Config, where: str) -> None:
         _check_fit(run, where)
     _check_student(run, where)
     _check_length(run, where)
+    check_judge(run, config, where)
     check_scores(run, config["evaluate"], where)
     check_run = kind_of(run.data).check_run
     if check_run is not None:
@@ -256,14 +256,6 @@ def _check_velocity(run: Run, where: str) -> None:
     if exact and run.flow != "rectified":
         expected = "'rectified' where the exact velocity is used, which is of that schedule"
         raise refusal(where, "flow", run.flow, expected)
-
-
-def _check_judge(run: Run, config: Config, where: str) -> None:
-    """One is kept of data that has one."""
-    kept, prompted = config.get("classifier", {}).get("kept"), kind_of(run.data).prompted
-    if kept and not (prompted and prompted.judged):
-        expected = f"null for data.kind {run.data.kind}, which has no judge"
-        raise refusal(where, "classifier.kept", kept, expected)
 
 
 def _check_fit(run: Run, where: str) -> None:

@@ -18,6 +18,14 @@ HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")  # an owner's model on the hub
 COMPARED_AT = 0.5  # t at which fitted trajectories are compared: all curves of Fig. 2 reach it
 
 
+def check_judge(run: Run, config: Config, where: str) -> None:
+    """A judge is kept of data that has one. Raises UserError."""
+    kept, prompted = config.get("classifier", {}).get("kept"), kind_of(run.data).prompted
+    if kept and not (prompted and prompted.judged):
+        expected = f"null for data.kind {run.data.kind}, which has no judge"
+        raise refusal(where, "classifier.kept", kept, expected)
+
+
 def check_scores(run: Run, written: Config, where: str) -> None:
     """Values of `evaluate` and `tables` that must fit the data.
 

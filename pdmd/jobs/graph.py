@@ -24,6 +24,7 @@ from pdmd.report.registry import figure_names, figures_from, tables_from
 from pdmd.scenarios.kind import Kind, kind_of
 from pdmd.stages.outputs import (
     choice_reads,
+    kept_files,
     known,
     range_reads,
 )
@@ -87,9 +88,9 @@ class Graph:
 
     @property
     def kept_clip(self) -> list[str]:
-        """The file of the small CLIP that is taken, if one is."""
-        kept = self.experiment.settings["clip"].get("kept")
-        return [str(kept_file(kept, self.base))] if kept else []
+        """The file of the small CLIP that is taken, if one is, and what is said of it."""
+        kept = kept_file(self.experiment.settings["clip"].get("kept"), self.base)
+        return list(map(str, kept_files(kept))) if kept else []
 
     def data(self, *names: str) -> list[str]:
         """Files of a scenario's data folder, the scenario left open."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from pdmd.config.experiment import Config
@@ -66,9 +67,15 @@ def keep_all(root: Path = Path()) -> None:
     """Plan every method of every scenario as it is configured, on its own GPUs."""
     for row in KEPT:
         for method in METHODS:
-            config = row.config(root, method)
-            plan = Planner(config).plan(Hardware(gpus_of(config)))
-            keep(root / RELEASED, [(config, plan)])
+            planner = planner_of(row, method, root)
+            plan = planner.plan(Hardware(gpus_of(planner.config)))
+            keep(root / RELEASED, [(planner.config, plan)])
+
+
+@cache
+def planner_of(row: Row, method: str, root: Path) -> Planner:
+    """What was counted for jobs is not counted again for the table."""
+    return Planner(row.config(root, method))
 
 
 def gpus_of(config: Config) -> int:
@@ -78,7 +85,7 @@ def gpus_of(config: Config) -> int:
 
 def line(row: Row, root: Path = Path()) -> str:
     """A row of the table in Markdown."""
-    planner, gpu = Planner(row.config(root)), GPUS[GPU]
+    planner, gpu = planner_of(row, METHOD, root), GPUS[GPU]
     plan = planner.plan(Hardware(NUMBER))
     shared = planner.plan(Hardware(NUMBER, True))
     room, first = usable(gpu.gib), plan.phases[0]

@@ -20,7 +20,7 @@ OWN = "plans.json"  # below the results: `pdmd plan`
 ASSUMED = GPUS["h100"]  # whose speed is asked for, at the lower end of UTILISATION
 # What an update's calculations do not depend on, by section. Other keys decide them, or may.
 FREE: dict[str, frozenset[str]] = {
-    "data": frozenset({"train", "evaluation", "negative", "shard_prompts", "prompt_column"}),
+    "data": frozenset({"train", "evaluation", "negative", "shard_prompts"}),
     "model": frozenset({"source", "revision", "deterministic"}),
     "teacher": frozenset({"steps", "shift", "grid", "draw"}),
     "distill": frozenset(
@@ -53,7 +53,9 @@ def keep(path: Path, plans: Iterable[tuple[Config, Plan]]) -> None:
         phases = [{"bytes": phase.bytes, "flops": dict(phase.flops)} for phase in plan.phases]
         value = {"of": f"{plan.scenario}/{plan.method}", "size": plan.size, "phases": phases}
         kept[key_of(config, plan.hardware.gpus, plan.hardware.sharded)] = value
-    write_json(path, dict(sorted(kept.items(), key=lambda item: (item[1]["of"], item[0]))))
+    with reading(path, "what `pdmd plan` writes"):
+        ordered = dict(sorted(kept.items(), key=lambda item: (item[1]["of"], item[0])))
+    write_json(path, ordered)
 
 
 def find(config: Config, gpus: int, sharded: bool, files: Sequence[Path]) -> list[Flops] | None:

@@ -207,17 +207,21 @@ def measured_costs(run: Run) -> list[Path]:
 def fit_reads(run: Run) -> list[Path]:
     """What a fit reads: data, held-out data for its losses, and weights to take or start from."""
     held = ["heldout.safetensors"] if kind(run).latent else []
-    weights = [name for name in (run.fit.kept, run.fit.start_from) if name]
-    kept = [Path(run.fit.kept).with_suffix(".json")] if run.fit.kept else []
-    data = [*data_reads(run), *(Paths(run).data(name) for name in held)]
-    return [*data, *map(Path, weights), *kept]
+    kept = kept_files(run.fit.kept) if run.fit.kept else []
+    start = [Path(run.fit.start_from)] if run.fit.start_from else []
+    return [*data_reads(run), *(Paths(run).data(name) for name in held), *kept, *start]
 
 
 def judge_reads(run: Run) -> list[Path]:
     """What a judge is trained on, or taken from."""
-    kept = Path(run.classifier.kept) if run.classifier.kept else None
-    data = [Paths(run).data(name) for name in ("pictures.safetensors", "prompts.json")]
-    return [*data, *([kept, kept.with_suffix(".json")] if kept else [])]
+    if run.classifier.kept:
+        return kept_files(run.classifier.kept)
+    return [Paths(run).data(name) for name in ("pictures.safetensors", "prompts.json")]
+
+
+def kept_files(name: str) -> list[Path]:
+    """Kept weights, and what is said of them beside."""
+    return [Path(name), Path(name).with_suffix(".json")]
 
 
 def expert_reads(run: Run, seed: int, phases: Iterable[int]) -> list[Path]:

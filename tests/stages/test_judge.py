@@ -4,12 +4,14 @@ import copy
 
 import pytest
 from configs import ROOT
+from test_precompute import parts_of
 
 from pdmd.config.paths import Paths
 from pdmd.config.run import read_run
 from pdmd.config.yaml_files import read_yaml
 from pdmd.errors import UserError
-from pdmd.files.storage import load_metadata, load_tensors, read_json, write_json
+from pdmd.files.kept import said
+from pdmd.files.storage import load_metadata, read_json, write_json
 from pdmd.stages.judge import keep_judge, make_judge
 from pdmd.stages.outputs import JUDGE
 from pdmd.stages.precompute import render
@@ -18,8 +20,6 @@ from pdmd.stages.precompute import render
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, repository):
     """The settings of a judge of two updates, its files, and where it is kept."""
-    from test_precompute import parts_of
-
     folder = tmp_path_factory.mktemp("judge")
     diff = {"classifier": {"updates": 2, "kept": None}}
     config = parts_of(repository, folder, "moving", diff)["config/classifier.json"]
@@ -79,8 +79,7 @@ def test_a_damaged_one_is_told(trained, tmp_path):
 def test_the_repositorys_own_is_what_its_scenario_asks_for(name):
     scenario = read_yaml(ROOT / f"config/scenarios/{name}.yaml")
     kept = ROOT / scenario["classifier"]["kept"]
-    recipe = read_json(kept.with_suffix(".json"))["recipe"]
+    recipe = said(kept, "classifier.kept", "a judge", ("recipe",))["recipe"]  # its digest, too
     assert recipe["classifier"]["updates"] == scenario["classifier"]["updates"]
     assert {k: v for k, v in scenario["data"].items() if k != "codec"} == recipe["data"]
     assert set(load_metadata(kept)) == {"object", "style" if name == "emoji" else "scene"}
-    assert load_tensors(kept)

@@ -183,8 +183,8 @@ def test_a_shard_that_is_cut_later_is_told_by_the_job_that_needs_it(inside, monk
 
 
 def test_tensorboard_has_every_phase_and_its_pictures(inside, tmp_path):
-    phases = {"dmd2": 1, "phased2": 2, "phased4": 4}
-    phases = sum(phases[method] for each in STUDENTS.values() for method in each)
+    of_method = {"dmd2": 1, "phased2": 2, "phased4": 4}
+    phases = sum(of_method[method] for each in STUDENTS.values() for method in each)
     assert write_board(inside, tmp_path / "board") == phases
     assert list((tmp_path / "board/wan22t2v/phased2/seed1/phase2").glob("events.*"))
 
