@@ -14,10 +14,12 @@ from torch.utils.flop_counter import (
 
 from pdmd import cli
 from pdmd.config.experiment import merge
+from pdmd.files.storage import read_json
 from pdmd.planning import knobs
 from pdmd.planning.fake_update import count_update
 from pdmd.planning.gpus import GPUS, UTILISATION, seconds, usable
 from pdmd.planning.plan import Hardware, Planner, _memory, sharded
+from pdmd.planning.store import OWN
 from pdmd.planning.table import as_text
 
 aten = torch.ops.aten
@@ -188,8 +190,9 @@ def test_a_mistake_is_one_line(arguments, said, capsys, monkeypatch):
 
 
 @pytest.mark.slow
-def test_json_has_the_tables_numbers(capsys, monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_json_has_the_tables_numbers_and_jobs_find_them(capsys, monkeypatch, tmp_path):
+    (tmp_path / "config").symlink_to(ROOT / "config")
+    monkeypatch.chdir(tmp_path)
     tiny = ["wan21t2v", "--configfile", "config/tiny.yaml", "--gpus", "1", "--json"]
     assert cli.main(["plan", *tiny, "--gpu-memory", "24"]) == 0
     made = json.loads(capsys.readouterr().out)
@@ -197,3 +200,7 @@ def test_json_has_the_tables_numbers(capsys, monkeypatch):
     assert made["gpu"]["gib"] == 24
     assert made["fits"] is True
     assert made["bytes"] == max(sum(phase["memory"].values()) for phase in made["phases"])
+    (kept,) = read_json(tmp_path / "results/tiny" / OWN).values()
+    assert [one["flops"] for one in kept["phases"]] == [
+        one["flops_an_update"] for one in made["phases"]
+    ]
