@@ -5,6 +5,8 @@ import signal
 import sys
 from contextlib import suppress
 
+from pdmd.leaving import leave
+
 
 def main(alone: bool = False) -> int:
     """Run the command line; Ctrl-C while it is imported is one line, too.
@@ -37,4 +39,4 @@ if __name__ == "__main__":
     status = asked() if "PDMD_WARM" in os.environ else None
     status = main(alone=True) if status is None else status
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left that it could stop
-    sys.exit(status)
+    leave(status)

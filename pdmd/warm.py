@@ -8,7 +8,6 @@ what a command does depends on it.
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import selectors
@@ -23,6 +22,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
+
+from pdmd.leaving import leave
 
 VARIABLE = "PDMD_WARM"  # the socket's path
 COLD = {
@@ -286,11 +287,7 @@ def _run(request: dict[str, Any], streams: Sequence[int], command: Run) -> NoRet
 
         traceback.print_exc()
     finally:
-        atexit._run_exitfuncs()
-        with suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(status)
+        leave(status)
 
 
 def _import_all() -> None:

@@ -335,3 +335,56 @@ def test_ctrl_c_is_one_line_and_training_goes_on(copied, chain, tiny, tmp_path):
     undisturbed = Path(shutil.copytree(chain, tmp_path / "undisturbed"))
     assert fork(arguments(undisturbed, tiny, LONG))[0] == 0
     assert_same_outputs(undisturbed, copied)
+
+
+# ---- threads of libraries that are still at work at the end
+
+BUSY = """
+import atexit, sys, threading, time
+import torch
+from pdmd.leaving import leave
+def work():
+    x = torch.ones(400, 400)
+    while True:
+        x @ x
+threading.Thread(target=work, daemon=True).start()
+threading.Thread(target=lambda: (time.sleep(0.3), print("waited for"))).start()
+atexit.register(print, "at exit")
+time.sleep(0.1)
+print("done", end=" ")
+"""
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_thread_that_is_still_at_work_ends_with_the_process(status):
+    done = subprocess.run(
+        [sys.executable, "-c", f"{BUSY}leave({status})"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (status, "done waited for\nat exit\n")
+    assert done.stderr == ""
+
+
+def test_such_a_thread_aborts_an_interpreter_that_is_taken_down():
+    """The control."""
+    done = subprocess.run([sys.executable, "-c", f"{BUSY}sys.exit(0)"], capture_output=True)
+    assert done.returncode == -signal.SIGABRT
+    assert b"terminate called without an active exception" in done.stderr
+
+
+def test_a_command_leaves_no_interpreter_to_take_down(tmp_path):
+    """Whatever torch's caches hold then, of the group in which a job's processes met."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "class Told:\n"
+        "    def __del__(self, write=os.write):\n"
+        "        write(2, b'taken down')\n"
+        "sys.told = Told()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path.cwd()}"}
+    control = "from pdmd.cli import main; print(main([]))"
+    for program, is_taken_down in ((["-m", "pdmd"], False), (["-c", control], True)):
+        done = subprocess.run(
+            [sys.executable, *program], env=environment, capture_output=True, text=True
+        )
+        assert "usage: " in done.stderr
+        assert ("taken down" in done.stderr) == is_taken_down

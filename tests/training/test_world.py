@@ -1,6 +1,5 @@
 """Training in several processes; the real ones are two that torchrun starts, over gloo."""
 
-import contextlib
 import dataclasses
 import itertools
 import json
@@ -11,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import pytest
@@ -40,7 +40,6 @@ from pdmd.starts import NoiseStarts
 from pdmd.streams import Stream
 from pdmd.training.checkpoint import state_tensors
 from pdmd.training.fit import FitTrainer
-from pdmd.training.launch import free_port
 from pdmd.training.loop import train
 from pdmd.training.optim import average_gradients
 from pdmd.training.world import ALONE, World, join
@@ -306,22 +305,32 @@ def test_one_process_goes_on_from_what_two_have_saved(chain, copied, tiny, singl
 
 
 def in_processes(count, work, folder):
-    """What work(world) -> tensors gives in each of so many forked processes, over gloo."""
+    """What work(world) -> tensors gives in each of so many forked processes, over gloo.
+
+    They meet where this process listens already, as torchrun's workers do at their agent: a port
+    that is only looked up can be another's by the time it is used.
+    """
     folder.mkdir()
-    port, children = free_port(random.randrange(30000, 60000)), []
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port, "WORLD_SIZE": count}
+    meeting |= {"TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": 0}
+    children = []
     sys.stdout.flush()
     for rank in range(count):
         child = os.fork()
         if child == 0:
-            values = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_PORT": port}
+            values = {**meeting, "RANK": rank, "LOCAL_RANK": rank}
             os.environ.update({name: str(value) for name, value in values.items()})
-            os.environ["MASTER_ADDR"] = "127.0.0.1"
             # A fork's pool of threads is no good: made anew here, before threads of a backward
             # pass race to do it, and one finds none ("Invalid thread pool").
             torch.set_num_threads(1)
-            with contextlib.suppress(BaseException), join() as world:
-                save_tensors(folder / f"{rank}.safetensors", work(world))
-            os._exit(0)
+            try:
+                with join() as world:
+                    save_tensors(folder / f"{rank}.safetensors", work(world))
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(0)
         children.append(child)
     for child in children:
         os.waitpid(child, 0)
