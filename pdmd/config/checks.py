@@ -26,7 +26,10 @@ MODEL_KEYS = {  # kind of model -> keys it must have, keys it may have
     "wan": ({"width", "depth", "heads", "text_length"}, {"feedforward", "boundary"}),
     PRETRAINED: (
         {"family", "source"},
-        {"revision", "boundary", "dtype", "deterministic", "offload"},
+        {
+            *("revision", "boundary", "dtype", "deterministic", "offload"),
+            *("attention", "compile"),
+        },
     ),
 }
 BESIDE_SCENARIOS = ("clip",)  # folders that are taken: beside those of scenarios,

@@ -82,6 +82,19 @@ class PromptedData(Data):
 
 Size = tuple[int, int, int]  # frames, height and width in px
 AUTO = "auto"  # in the place of a list: chosen from the teacher's measured errors
+Attention = Literal[
+    "native",
+    "_native_cudnn",
+    "_native_efficient",
+    "_native_flash",
+    "_native_math",
+    "flash",
+    "flash_hub",
+    "_flash_3",
+    "_flash_3_hub",
+    "flex",
+    "xformers",
+]  # those of diffusers that have a backward pass
 Grid = tuple[float, ...] | Literal["auto"] | None
 Ends = tuple[int, ...] | Literal["auto"]
 
@@ -200,6 +213,16 @@ class Model:
         "pretrained, two experts: `idle` has the frozen weights of the one that is not called wait"
         " in main memory; results are the same",
         absent="none",
+    )
+    attention: Attention = key(
+        "pretrained: what computes attention, by diffusers' names; others than `native` (PyTorch's"
+        " own choice) and `_native_...` need their packages, and `_native_flash` takes no masks",
+        absent="native",
+    )
+    compile: bool = key(
+        "pretrained: `true` compiles blocks at their first calls, which takes minutes; results"
+        " change by rounding",
+        absent=False,
     )
 
 

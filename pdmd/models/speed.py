@@ -9,9 +9,25 @@ from pdmd.models.base import VelocityNetwork
 VARIANTS = 64  # of a block: adapters, with gradients and without, sizes; Dynamo gives up at 8
 
 
-def use_attention(network: VelocityNetwork, backend: str) -> None:
+def hasten(network: VelocityNetwork, attention: str, compiled: bool, where: str) -> None:
+    """Have a released network compute as `model.attention` and `model.compile` say.
+
+    Args:
+        where: who was told so, for an error.
+    Raises:
+        UserError: this machine lacks what the attention needs.
+    """
+    if attention != "native":
+        use_attention(network, attention, where, "model.attention")
+    if compiled:
+        compile_blocks(network)
+
+
+def use_attention(network: VelocityNetwork, backend: str, where: str, key: str) -> None:
     """Have the attention of a network computed by another of diffusers' backends.
 
+    Args:
+        where, key: who was told so, and by what, for an error.
     Raises:
         UserError: there is none of that name, or this machine lacks what it needs.
     """
@@ -20,7 +36,7 @@ def use_attention(network: VelocityNetwork, backend: str) -> None:
             net.set_attention_backend(backend)
         except (ValueError, RuntimeError, ImportError, NotImplementedError) as error:
             expected = f"one of diffusers' backends that works here ({error})"
-            raise refusal("bench", "--attention", backend, expected) from None
+            raise refusal(where, key, backend, expected) from None
 
 
 def compile_blocks(network: VelocityNetwork, backend: str = "inductor") -> None:

@@ -75,14 +75,12 @@ def bench(
     updates: int,
     warm: int,
     text_rows: int,
-    attention: str | None = None,
-    compiled: bool = False,
 ) -> dict[str, Any]:
     """Measure updates of one phase.
 
     Args:
         device: "cpu" or "cuda"; rows: samples of an update; updates, warm: that are measured, and
-            before them; attention, compiled: how blocks compute, see models/speed.py.
+            before them.
     Returns:
         seconds an update, by role; bytes at most; tokens a second; the share of the peak; and
         `plan`, the same as it was planned.
@@ -99,7 +97,7 @@ def bench(
     planned = Planner(config, text_rows).plan(Hardware(1)).phases[phase_number - 1]
     place = torch.device(device)
     stage = Rehearsal(config, size, World(device=place), None, text_rows)
-    stage.attention, stage.compiled = attention, compiled
+    stage.measured = True
     trainer, weights = _trainer(stage, phase_number)
     for step in range(warm):
         trainer.update(step)
@@ -117,8 +115,8 @@ def bench(
         "phase": phase_number,
         "size": size,
         "rows": rows,
-        "attention": attention,
-        "compiled": compiled,
+        "attention": stage.run.model.attention,
+        "compiled": stage.run.model.compile,
         "device": _name(place),
         "seconds": each,
         "seconds_by_role": by_role,

@@ -6,11 +6,13 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import get_args
 
 from pdmd.config.catalogue import PRETRAINED
 from pdmd.config.complaints import refusal
 from pdmd.config.experiment import Config, merge
 from pdmd.config.plan import read_workflow
+from pdmd.config.sections import Attention
 from pdmd.config.yaml_files import read_mapping
 from pdmd.files.storage import write_json
 
@@ -119,13 +121,19 @@ def print_bench(
 
     Args:
         counts: flag -> a number as it was written: `--rows`, `--updates`, `--warm`, `--text-rows`;
-        attention, compiled: how blocks compute, see models/speed.py.
+        attention, compiled: in the place of `model.attention` and `model.compile`.
     """
     from pdmd.config.run import read_run
     from pdmd.planning.bench import bench
     from pdmd.planning.plan import data_of
     from pdmd.planning.rehearsal import largest_first, local_rows
 
+    if attention is not None:
+        if attention not in get_args(Attention):
+            expected = f"one of {', '.join(get_args(Attention))}"
+            raise refusal("bench", "--attention", attention, expected)
+        config = merge(config, {"model": {"attention": attention}})
+    config = merge(config, {"model": {"compile": compiled or read_run(config).model.compile}})
     run = read_run(config)
     sizes, ends = data_of(run).sizes, run.student.ends
     if size is not None and size not in sizes:
@@ -150,8 +158,6 @@ def print_bench(
         wanted["--updates"],
         wanted["--warm"],
         wanted["--text-rows"],
-        attention,
-        compiled,
     )
     if output is None:
         print(json.dumps(made, indent=2))

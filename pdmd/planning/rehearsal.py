@@ -16,7 +16,7 @@ from pdmd.models.blank import blank_velocity, text_width
 from pdmd.models.experts import Absent, Experts
 from pdmd.models.families import Family
 from pdmd.models.source import architecture_of
-from pdmd.models.speed import compile_blocks, use_attention
+from pdmd.models.speed import hasten
 from pdmd.phases import Phase
 from pdmd.roles import Roles
 from pdmd.stages.stage import BASE_SEED, Stage
@@ -36,11 +36,10 @@ class Rehearsal(Stage):
             None; text_rows: token rows of a prompt.
 
     Attributes:
-        attention, compiled: how blocks compute, see models/speed.py.
+        measured: whether updates are made in earnest, as fast as they are configured.
     """
 
-    attention: str | None = None
-    compiled = False
+    measured = False
 
     def __init__(
         self,
@@ -82,10 +81,8 @@ class Rehearsal(Stage):
         model = self.run.model
         dtype = torch.float32 if trainable else getattr(torch, model.dtype)
         network = self._blank(family, dtype)
-        if self.attention is not None:
-            use_attention(network, self.attention)
-        if self.compiled:
-            compile_blocks(network)
+        if self.measured:
+            hasten(network, model.attention, model.compile, "bench")
         return network.requires_grad_(trainable)
 
     def _blank(self, family: Family, dtype: torch.dtype) -> VelocityNetwork:

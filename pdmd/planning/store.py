@@ -21,7 +21,7 @@ ASSUMED = GPUS["h100"]  # whose speed is asked for, at the lower end of UTILISAT
 # What an update's calculations do not depend on, by section. Other keys decide them, or may.
 FREE: dict[str, frozenset[str]] = {
     "data": frozenset({"train", "evaluation", "negative", "shard_prompts"}),
-    "model": frozenset({"source", "revision", "deterministic"}),
+    "model": frozenset({"source", "revision", "deterministic", "attention", "compile"}),
     "teacher": frozenset({"steps", "shift", "grid", "draw"}),
     "distill": frozenset(
         {

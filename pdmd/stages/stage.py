@@ -34,6 +34,7 @@ from pdmd.models.experts import Experts
 from pdmd.models.families import FAMILIES, Family, load_velocity
 from pdmd.models.offload import Turns, take_turns
 from pdmd.models.source import check_manifest
+from pdmd.models.speed import hasten
 from pdmd.phases import Phase
 from pdmd.roles import Role, Roles
 from pdmd.scenarios.kind import kind_of
@@ -155,6 +156,7 @@ class Stage:
         folder, model = check_manifest(self.paths.base("manifest.json")), self.run.model
         dtype = torch.float32 if trainable else getattr(torch, model.dtype)
         network = load_velocity(folder, family, dtype, model.boundary, self.called, self.sharded)
+        hasten(network, model.attention, model.compile, self.run.scenario)
         if model.offload == "idle" and not trainable:
             self.turns = take_turns(network, self.world.device)
         if not self.sharded:

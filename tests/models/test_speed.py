@@ -1,12 +1,16 @@
 """Other attention, and compiled blocks, compute the same velocities and gradients."""
 
+from typing import get_args
+
 import pytest
 import torch
+from diffusers.models.attention_dispatch import AttentionBackendName
 from tiny import noise, prompts, qwen, wan
 
+from pdmd.config.sections import Attention
 from pdmd.errors import UserError
 from pdmd.models.adapters import SharedBase, checkpoint_activations, transformers_of
-from pdmd.models.speed import compile_blocks, use_attention
+from pdmd.models.speed import compile_blocks, hasten, use_attention
 
 SHAPES = {"wan": (2, 16, 3, 4, 6), "qwen": (2, 16, 1, 4, 6)}
 MAKE = {"wan": wan, "qwen": qwen}
@@ -34,7 +38,7 @@ def computed(network):
 @pytest.mark.parametrize("kind", MAKE)
 def test_another_attention_computes_the_same(kind):
     network = MAKE[kind]()
-    use_attention(network, "_native_math")
+    use_attention(network, "_native_math", "a run", "model.attention")
     made, wanted = computed(network), computed(MAKE[kind]())
     assert len(made) == len(wanted) > 10
     for one, other in zip(made, wanted, strict=True):
@@ -43,8 +47,13 @@ def test_another_attention_computes_the_same(kind):
 
 
 def test_an_attention_that_is_not_there_is_one_line():
-    with pytest.raises(UserError, match="bench: --attention: 'none': expected one of diffusers'"):
-        use_attention(wan(), "none")
+    expected = "a run: model.attention: 'xformers': expected one of diffusers' backends that works"
+    with pytest.raises(UserError, match=expected):
+        hasten(wan(), "xformers", False, "a run")
+
+
+def test_attentions_that_may_be_configured_are_diffusers_own():
+    assert set(get_args(Attention)) < {one.value for one in AttentionBackendName}
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from pdmd.models.adapters import SharedBase, checkpoint_activations, idle_tensor
 from pdmd.models.base import Guided, Prompted, VelocityNetwork
 from pdmd.models.families import FAMILIES, load_velocity
 from pdmd.models.rows import gathered, whole
+from pdmd.models.speed import compile_blocks
 from pdmd.phases import split_phases
 from pdmd.roles import Roles
 from pdmd.starts import NoiseStarts
@@ -70,11 +71,12 @@ class Case:
     fake: str = "lora"
     recipe: tuple = ()  # of keys and values that differ
     dtype: torch.dtype = torch.float32
+    compiled: bool = False
 
     @property
     def name(self):
         more = "".join(f"-{key}" for key, _ in self.recipe)
-        return f"{self.family}-phase{self.phase}-{self.fake}{more}"
+        return f"{self.family}-phase{self.phase}-{self.fake}{more}{'-compiled' * self.compiled}"
 
 
 def make(case, folder, world, mesh=None, checkpoint=checkpoint_activations):
@@ -93,6 +95,8 @@ def make(case, folder, world, mesh=None, checkpoint=checkpoint_activations):
         dtype = torch.float32 if trainable else case.dtype
         empty = mesh is not None
         network = load_velocity(folder, family, dtype, family.boundary, called, empty)
+        if case.compiled:
+            compile_blocks(network, "aot_eager")
         return network.requires_grad_(trainable)
 
     shared = SharedBase(load(), 4, 2)

@@ -1,6 +1,7 @@
 """Sharded networks train as whole ones do, on one, two and three processes over gloo."""
 
 import contextlib
+import dataclasses
 import faulthandler
 import json
 import math
@@ -12,6 +13,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from sharded import Case, train
 from test_world import in_processes
+from torch._dynamo.utils import counters
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.testing._internal.distributed.fake_pg import FakeStore
@@ -96,6 +98,25 @@ def test_two_processes_that_share_networks_train_what_one_trains(models, tmp_pat
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_sharded_networks_train_what_whole_ones_do(case, processes, models, tmp_path):
     for error, name in compare(case, models, processes, tmp_path / "x"):
+        assert error < 1, name
+
+
+@pytest.mark.long
+def test_compiled_blocks_of_sharded_networks_train_what_whole_ones_do(models, tmp_path):
+    """In two processes; without the code generator, whose rounding test_speed.py looks at."""
+    model, case = models(SHORT.family), dataclasses.replace(SHORT, compiled=True)
+
+    def compiled(world):
+        before = counters["frames"]["ok"]
+        found = train(case, model, world, True, 2)
+        return {**found, "compiled": torch.tensor(counters["frames"]["ok"] - before)}
+
+    alone = train(SHORT, model, ALONE, False, 2)
+    for found in in_processes(2, compiled, tmp_path / "x"):
+        assert found.pop("compiled") > 10
+        idle = found.keys() - alone.keys()  # what no loss depends on: zeros in the place of none
+        assert not any(found.pop(name).any() for name in idle)
+        error, name = distance(alone, found)
         assert error < 1, name
 
 
