@@ -269,6 +269,14 @@ def _distill(args: argparse.Namespace) -> None:
     from pdmd.training.world import join
 
     with join(args.device) as world:
+        if world.device.type == "cuda" and world.leads:
+            import torch
+
+            from pdmd.planning.store import too_small
+
+            held = torch.cuda.mem_get_info(world.device)[1]
+            if line := too_small(args.config, args.phase, held, Path()):
+                print(line, file=sys.stderr)
         distill_phase(args.config, args.phase, args.seeds, world)
 
 

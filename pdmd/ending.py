@@ -22,6 +22,7 @@ INTERRUPTED = 128 + signal.SIGINT  # what a shell calls a command that Ctrl-C en
 UNREAD = 128 + signal.SIGPIPE  # nobody reads what it prints
 STOPPED = "stopped: started again it goes on, training from its last checkpoint"
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE}
+FITS = "expected what fits: `pdmd plan` names settings that need less"
 EXPECTED = "expected room, and the right, to read and write there"
 
 
@@ -46,6 +47,8 @@ def conclude(run: Callable[[], int | None]) -> int:
             if pressed or isinstance(error, KeyboardInterrupt):
                 signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
                 return _last_word(STOPPED, error, INTERRUPTED)
+            if type(error).__name__ == "OutOfMemoryError":  # torch's, which may not be imported
+                return _last_word(f"{_sentence(error)}: {FITS}", error, MISTAKE)
             if isinstance(error, OSError) and error.filename is not None:
                 return _last_word(f"{error.filename}: {shown(error)}: {EXPECTED}", error, MISTAKE)
             if isinstance(error, OSError) and _is_of_stdout():
@@ -92,6 +95,12 @@ def _imports(frame: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def _sentence(error: BaseException) -> str:
+    """What was asked for and what there is, without what is reserved and the advice behind it."""
+    text = " ".join(str(error).split())
+    return text.partition(" Of the allocated memory")[0].rstrip(".")
 
 
 def _last_word(text: str, error: BaseException | None, status: int) -> int:

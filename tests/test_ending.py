@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from test_loop import arguments, assert_same_outputs, newest, state_folder
 
 from pdmd import cli
@@ -58,6 +59,15 @@ def only_line(text):
             "/x: Permission denied",
         ),
         (FileNotFoundError(errno.ENOENT, "No such file", "/x"), MISTAKE, "/x: No such file"),
+        (
+            torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of"
+                " 79.10 GiB of which 1.20 GiB is free. Of the allocated memory 70.00 GiB is"
+                " allocated by PyTorch. If reserved but unallocated memory is large try setting"
+            ),
+            MISTAKE,
+            "of which 1.20 GiB is free: expected what fits: `pdmd plan` names",
+        ),
         (OSError(errno.ENOSPC, "No space left on device"), MISTAKE, "No space left on device"),
     ],
 )

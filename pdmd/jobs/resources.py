@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from pdmd.config.budget import phase_updates
@@ -120,7 +119,7 @@ class Requests:
 
     def __init__(self, experiment: Experiment):
         self.experiment = experiment
-        self._plans: dict[tuple[str, str], list[store.Flops] | None] = {}
+        self._plans: dict[tuple[str, str], list[store.Kept] | None] = {}
 
     def base(self) -> Request:
         """Fitting the base network of a scenario, in one run."""
@@ -166,16 +165,11 @@ class Requests:
             return None
         name = run.scenario, run.method
         if name not in self._plans:
-            files = (Path(run.results) / store.OWN, self.experiment.root / store.RELEASED)
-            gpus, sharded = (
-                run.hardware.nodes * run.hardware.processes,
-                run.distill.parallel.shard == "full",
-            )
-            self._plans[name] = store.find(self.experiment.configs[name], gpus, sharded, files)
+            self._plans[name] = store.planned(self.experiment.configs[name], self.experiment.root)
         phases, number = self._plans[name], int(wildcards.phase)
         if phases is None:
             return None
-        return phase_updates(run, number) * store.update_seconds(phases[number - 1])
+        return phase_updates(run, number) * store.update_seconds(phases[number - 1].flops)
 
     def drawing(self, stage: str, seeds: Callable[[Any], Sequence[int]]) -> Request:
         """Drawing a bank (`bank`) or samples of record (`sample`), on what the method trains on.

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pdmd.config.catalogue import PRETRAINED
 from pdmd.config.experiment import Config
 from pdmd.config.run import read_run
 from pdmd.files.storage import fingerprint, read_json, reading, write_json
 from pdmd.models.source import architecture_of
-from pdmd.planning.gpus import GPUS, UTILISATION, seconds
+from pdmd.planning.gpus import GIB, GPUS, UTILISATION, needed, seconds, usable
 
 if TYPE_CHECKING:
     from pdmd.planning.plan import Plan
@@ -58,8 +60,20 @@ def keep(path: Path, plans: Iterable[tuple[Config, Plan]]) -> None:
     write_json(path, ordered)
 
 
-def find(config: Config, gpus: int, sharded: bool, files: Sequence[Path]) -> list[Flops] | None:
-    """Operations of an update of each phase of a method that was planned; None if it was not.
+@dataclass(frozen=True)
+class Kept:
+    """What was planned of a phase, for each GPU.
+
+    Attributes:
+        bytes: of tensors at most; flops: of an update.
+    """
+
+    bytes: float
+    flops: Flops
+
+
+def find(config: Config, gpus: int, sharded: bool, files: Sequence[Path]) -> list[Kept] | None:
+    """What was planned of each phase of a method; None if it was not.
 
     Raises:
         UserError: a file is no file of plans.
@@ -72,10 +86,41 @@ def find(config: Config, gpus: int, sharded: bool, files: Sequence[Path]) -> lis
         if found is not None:
             with reading(path, "what `pdmd plan` writes"):
                 return [
-                    {str(kind): float(count) for kind, count in phase["flops"].items()}
+                    Kept(
+                        float(phase["bytes"]),
+                        {str(kind): float(count) for kind, count in phase["flops"].items()},
+                    )
                     for phase in found["phases"]
                 ]
     return None
+
+
+def planned(config: Config, root: Path) -> list[Kept] | None:
+    """The same of a method on its own hardware, by its own plans or the repository's."""
+    run = read_run(config)
+    gpus = run.hardware.nodes * run.hardware.processes
+    sharded = run.distill.parallel.shard == "full"
+    return find(config, gpus, sharded, (Path(run.results) / OWN, root / RELEASED))
+
+
+def too_small(config: Config, phase: int, held: float, root: Path) -> str:
+    """One line where a phase was planned to need more than a GPU holds; "" where it was not.
+
+    Plans are right to about a tenth, so it is no reason to refuse.
+
+    Args:
+        held: bytes of the GPU's memory.
+    """
+    run = read_run(config)
+    phases = planned(config, root) if run.model.kind == PRETRAINED else None
+    if phases is None or phases[phase - 1].bytes <= usable(held / GIB):
+        return ""
+    wanted = needed(phases[phase - 1].bytes) / GIB
+    return (
+        f"{run.scenario} {run.method} phase {phase}: this GPU has {held / GIB:.0f} GiB, and"
+        f" {wanted:.0f} GiB are planned; `pdmd plan {run.scenario} --method {run.method}` names"
+        " what makes it fit"
+    )
 
 
 def update_seconds(flops: Flops) -> float:

@@ -12,8 +12,9 @@ from pdmd.errors import UserError
 from pdmd.files.storage import read_json, write_json
 from pdmd.jobs.resources import Requests
 from pdmd.planning.document import KEPT, METHODS, gpus_of
+from pdmd.planning.gpus import GIB
 from pdmd.planning.plan import Hardware, Planner
-from pdmd.planning.store import OWN, RELEASED, find, keep, key_of, update_seconds
+from pdmd.planning.store import OWN, RELEASED, find, keep, key_of, too_small, update_seconds
 
 NAME = ("wan22t2v", "phased2")
 GPUS = 8
@@ -110,7 +111,23 @@ def test_every_method_of_a_released_scenario_is_planned(row, method):
     config = row.config(ROOT, method)
     found = find(config, gpus_of(config), False, [ROOT / RELEASED])
     assert found is not None, "run `make plans`"
-    assert all(sum(phase.values()) > 1e15 for phase in found)
+    assert all(sum(phase.flops.values()) > 1e15 for phase in found)
+    assert all(phase.bytes > GIB for phase in found)
+
+
+def test_a_gpu_that_is_too_small_for_a_plan_is_told(tmp_path):
+    config = experiment_of(tmp_path / "results").configs[NAME]
+    phases = [{"bytes": 70 * GIB, "flops": {}}, {"bytes": 90 * GIB, "flops": {}}]
+    value = {"of": "wan22t2v/phased2", "size": "", "phases": phases}
+    write_json(tmp_path / RELEASED, {key_of(config, gpus_of(config), False): value})
+    assert too_small(config, 1, 80 * GIB, tmp_path) == ""
+    line = too_small(config, 2, 80 * GIB, tmp_path)
+    assert line.startswith(
+        "wan22t2v phased2 phase 2: this GPU has 80 GiB, and 96 GiB are planned; "
+    )
+    assert "`pdmd plan wan22t2v --method phased2` names what makes it fit" in line
+    assert too_small(config, 2, 141 * GIB, tmp_path) == ""
+    assert too_small(config, 2, 80 * GIB, tmp_path / "elsewhere") == ""  # control: no plan
 
 
 @pytest.mark.slow
