@@ -1,5 +1,6 @@
 # Tables and figures of record; the report shows them with captions.
 from pdmd.config.plan import settings_file
+from pdmd.report.worded import caption_file
 
 
 def in_report(path, scenario):
@@ -7,8 +8,11 @@ def in_report(path, scenario):
     if not path.endswith((".csv", ".png")):
         return path
     name, what = Path(path).stem, "Tables" if path.endswith(".csv") else "Figures"
-    caption, title = f"../workflow/report/{name}.rst", experiment.scenario(scenario)["title"]
-    return report(path, caption=caption, category=title, subcategory=what, labels={"what": name})
+    of = experiment.scenario(scenario)
+    caption = f"../workflow/report/{caption_file(name, of['data']['kind'])}"
+    return report(
+        path, caption=caption, category=of["title"], subcategory=what, labels={"what": name}
+    )
 
 
 for scenario in experiment.scenarios:

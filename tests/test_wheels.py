@@ -160,7 +160,7 @@ def test_a_stage_runs_on_its_config_outside_of_a_checkout(installed, tiny):
 
 def test_an_installed_report_has_its_captions(installed):
     python, elsewhere = installed
-    ask = "from pdmd.report.page.content import caption_of; print(len(caption_of({!r})))"
+    ask = "from pdmd.report.worded import caption_of; print(len(caption_of({!r})))"
     lengths = [run(python, "-c", ask.format(name), cwd=elsewhere) for name in ("samples", "none")]
     assert int(lengths[0].stdout) > 20
     assert int(lengths[1].stdout) == 0  # control

@@ -10,15 +10,15 @@ from pdmd.files.digests import OUTPUTS
 from pdmd.files.storage import read_json, reading, replacing, sha256, write_json, writing
 from pdmd.report.claims import RECORDED
 from pdmd.report.reading import read_scores
+from pdmd.report.worded import CAPTIONS, caption_file
 from pdmd.scenarios.kind import kinds
 from pdmd.stages.outputs import PROVENANCE
 
 PAPER = "paper"  # the folder of its tables and figures
-CAPTIONS = Path(__file__).resolve().parents[2] / "workflow" / "report"
 DRAWN = {"", "science/mixture", "science/emoji", "science/moving"}  # parts with figures
 
 
-def keep_record(results: Path, docs: Path, captions: Path = CAPTIONS) -> None:
+def keep_record(results: Path, docs: Path, captions: Path = CAPTIONS[-1]) -> None:
     """Copy tables, figures with their captions, and every seed's scores to docs/record.
 
     What of <results> itself and of the parts below <results>/science is not there stays as it was
@@ -81,15 +81,17 @@ def _scenarios(
         files |= {docs / scenario / source.name: _content(source) for source in sources}
         files[docs / scenario / RECORDED] = scores_of(folder.parent)
         if captions:
-            files[docs / scenario / "figures.md"] = _captioned(scenario, drawn, captions).encode()
+            files[docs / scenario / "figures.md"] = _captioned(
+                scenario, kind, drawn, captions
+            ).encode()
     return made
 
 
-def _captioned(scenario: str, figures: Sequence[str], captions: Path) -> str:
+def _captioned(scenario: str, kind: str, figures: Sequence[str], captions: Path) -> str:
     """A page of a scenario's figures, each with its caption."""
     parts = [f"# Figures of `{scenario}`"]
     for name in figures:
-        path = captions / f"{name}.rst"
+        path = captions / caption_file(name, kind, [captions])
         with reading(path, "the caption of a figure"):
             text = path.read_text(encoding="utf-8").replace("``", "`").strip()
         parts.append(f"![{name}]({name}.png)\n\n{text}")

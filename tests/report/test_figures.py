@@ -28,6 +28,7 @@ from pdmd.report import looks
 from pdmd.report.figures import draw_figures, results, style
 from pdmd.report.looks import LOOKS, look
 from pdmd.report.registry import figures_from
+from pdmd.report.worded import caption_of
 from pdmd.scenarios.digits.pictures import CLASSES, fit_codec
 from pdmd.scenarios.kind import kinds
 
@@ -344,6 +345,19 @@ def test_every_table_and_figure_has_a_caption() -> None:
     captions = {path.stem: path.read_text() for path in (ROOT / "workflow/report").glob("*.rst")}
     assert names <= set(captions)
     assert all(captions[name].rstrip().endswith(".") for name in names)
+
+
+def test_a_caption_is_its_kinds_own_where_there_is_one() -> None:
+    assert "standard deviations" in caption_of("samples", "mixture2d")
+    assert "of each class" in caption_of("samples", "digits")
+    assert "of each prompt" in caption_of("samples", "emoji")
+    assert caption_of("samples", "emoji") == caption_of("samples")
+    assert caption_of("nothing", "emoji") == ""
+    folder = ROOT / "workflow/report"
+    for path in folder.glob("*/*.rst"):
+        assert path.parent.name in kinds(), path
+        assert (folder / path.name).exists(), path
+        assert path.read_text().rstrip().endswith("."), path
 
 
 def test_every_metric_in_a_figure_has_a_label() -> None:

@@ -15,12 +15,10 @@ from pdmd.config.paper import SCALES, Artefact
 from pdmd.files.storage import read_json, reading
 from pdmd.report.looks import look
 from pdmd.report.registry import TABLES
+from pdmd.report.worded import caption_of
 from pdmd.report.writing import cell
 from pdmd.scenarios.kind import Kind, kinds
 
-REPORT = Path(__file__).resolve().parents[1]
-# Of a checkout; an installed package has a copy.
-CAPTIONS = (REPORT / "captions", REPORT.parents[1] / "workflow" / "report")
 ENDS = ("_mean", "_low", "_high")
 METHOD, AGAINST = "method", "against"
 
@@ -156,14 +154,6 @@ def _number(text: str) -> str:
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}" if value else "0"
 
 
-def caption_of(name: str) -> str:
-    """What a kind of table or figure shows, from the workflow's captions; empty without one."""
-    for path in (folder / f"{name}.rst" for folder in CAPTIONS):
-        if path.exists():
-            return " ".join(path.read_text(encoding="utf-8").replace("``", "`").split())
-    return ""
-
-
 def tables_of(folder: Path, kind: Kind, title: str) -> list[Shown]:
     """The tables of a scenario, in the order of its kind."""
     named = {name: what for name, (_, what) in kind.metrics().items()}
@@ -173,11 +163,12 @@ def tables_of(folder: Path, kind: Kind, title: str) -> list[Shown]:
         if path.exists():
             what = named.get(name) or TABLES[name].caption.format(fidelity=kind.fidelity)
             record = folder / "tables" / "provenance.json"
-            shown.append(table(path, f"{title}: {what}", caption_of(name), record, name))
+            words = caption_of(name, kind.name)
+            shown.append(table(path, f"{title}: {what}", words, record, name))
     return shown
 
 
-def figures_of(folder: Path, title: str, names: Iterable[str]) -> list[Shown]:
+def figures_of(folder: Path, kind: Kind, title: str, names: Iterable[str]) -> list[Shown]:
     """The figures of a scenario that are there."""
     record, shown = folder / "figures" / "provenance.json", []
     for name in names:
@@ -185,7 +176,9 @@ def figures_of(folder: Path, title: str, names: Iterable[str]) -> list[Shown]:
         if path.exists():
             made = origin(record, name)
             shown.append(
-                Shown(name, f"{title}: {name}", caption_of(name), made, image=picture(path))
+                Shown(
+                    name, f"{title}: {name}", caption_of(name, kind.name), made, image=picture(path)
+                )
             )
     return shown
 
@@ -231,7 +224,7 @@ def scenario(folder: Path, clips: Sequence[Clip]) -> Scenario | None:
         folder.name,
         title,
         tables_of(folder, kind, title),
-        figures_of(folder, title, names),
+        figures_of(folder, kind, title, names),
         clips,
         configs_of(folder),
     )
