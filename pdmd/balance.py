@@ -130,7 +130,7 @@ class Balancer:
 
     def close(self) -> None:
         """Take this update's gaps, of all processes, into the running means, and weigh anew."""
-        sums, counts = self.world.mean(torch.stack([self.sums, self.counts])) * self.world.size
+        sums, counts = self.world.mean(torch.stack([self.sums, self.counts])) * self.world.shares
         new = sums / counts.clamp_min(1)
         kept = torch.where(self.rows > 0, self.gaps.lerp(new, 1 - self.law.decay), new)
         self.gaps = torch.where(counts > 0, kept, self.gaps)

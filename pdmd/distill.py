@@ -75,7 +75,7 @@ def spread(world: World, x: Tensor) -> tuple[Tensor, Tensor]:
         return x.mean((0, 2)), x.std((0, 2))
     wide = x.double()
     mean, square = world.mean(torch.stack([wide.mean((0, 2)), wide.square().mean((0, 2))]))
-    count = world.size * x[:, 0].numel()
+    count = world.shares * x[:, 0].numel()
     variance = (square - mean.square()).clamp_min(0) * count / (count - 1)
     return mean.to(x.dtype), variance.sqrt().to(x.dtype)
 
@@ -450,7 +450,8 @@ class PhaseTrainer:
     def _backward(self, loss: Tensor, share: float) -> Tensor:
         """Add the gradient of rows' losses, a share of the batch's; returns (runs,), detached."""
         of_runs = objectives.per_run_mean(loss, self.runs) * share
-        of_runs.sum().backward()
+        # Processes that share tokens have a part of its gradient each, which are averaged.
+        (of_runs.sum() * self.world.context).backward()
         return of_runs.detach()
 
     def _descend(self, role: str, loss: Tensor, step: int) -> tuple[Tensor, Tensor]:

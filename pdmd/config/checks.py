@@ -9,7 +9,18 @@ from typing import Any
 from pdmd.config.catalogue import PRETRAINED, TRANSFORMERS
 from pdmd.config.complaints import refusal
 from pdmd.config.score_checks import check_judge, check_scores
-from pdmd.config.sections import AUTO, Data, Hardware, PromptedData, Run, Student, Teacher
+from pdmd.config.sections import (
+    AUTO,
+    Data,
+    Hardware,
+    PromptedData,
+    ReleasedData,
+    Run,
+    Student,
+    Teacher,
+    latent_size,
+    parse_size,
+)
 from pdmd.config.times import phase_has_room, step_times
 from pdmd.config.typed import keys, required
 from pdmd.errors import UserError
@@ -17,6 +28,7 @@ from pdmd.scenarios.kind import kind_of, kinds
 
 Config = dict[str, Any]
 
+SHARING = ("native", "_native_cudnn", "flash", "flash_hub", "_flash_3_hub")  # attentions
 STUDENTS = ("teacher", "distill")
 VAE_SIDE = 8  # pixels of a latent's side
 MODEL_KEYS = {  # kind of model -> keys it must have, keys it may have
@@ -96,17 +108,43 @@ def check_hardware(hardware: Hardware, where: str) -> None:
         )
 
 
-def check_shares(hardware: Hardware, part: str, batch: int, where: str) -> None:
+def check_shares(hardware: Hardware, part: str, batch: int, where: str, context: int = 1) -> None:
     """Processes must have a GPU each, or none, and equal shares of a part's batch.
 
+    Args:
+        context: how many of them have the same samples, of which each computes some tokens.
     Raises:
         UserError: they have not.
     """
     check_hardware(hardware, where)
     size = hardware.nodes * hardware.processes
-    if batch % size:
+    if hardware.processes % context:
+        expected = f"a divisor of hardware.processes = {hardware.processes}"
+        raise refusal(where, f"{part}.parallel.context", context, expected)
+    if batch % (size // context):
         expected = f"a multiple of the {size} processes of hardware.nodes and hardware.processes"
+        expected += f", in groups of {context}" if context > 1 else ""
         raise refusal(where, f"{part}.batch", batch, expected)
+
+
+def check_context(run: Run, where: str) -> None:
+    """Tokens that processes share must divide among them. Raises UserError."""
+    context, model, data = run.distill.parallel.context, run.model, run.data
+    key = "distill.parallel.context"
+    if context == 1:
+        return
+    if not isinstance(data, ReleasedData) or not str(model.family).startswith("wan"):
+        raise refusal(where, key, context, "1 but for a pretrained Wan model")
+    if model.compile:
+        raise refusal(where, key, context, "1 with model.compile: blocks exchange tokens")
+    if model.attention not in SHARING:
+        expected = f"one of {', '.join(SHARING)} with {key} = {context}"
+        raise refusal(where, "model.attention", model.attention, expected)
+    for text in data.sizes:
+        frames, height, width = latent_size(parse_size(text))
+        if (tokens := frames * (height // 2) * (width // 2)) % context:
+            expected = f"a divisor of {tokens}, the tokens of data.sizes {text}"
+            raise refusal(where, key, context, expected)
 
 
 def check_sharded(run: Run, phase_steps: Sequence[int], size: int, where: str) -> None:

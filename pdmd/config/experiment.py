@@ -12,6 +12,7 @@ from pdmd.config.checks import (
     BESIDE_METHODS,
     BESIDE_SCENARIOS,
     check_base,
+    check_context,
     check_measured,
     check_name,
     check_sharded,
@@ -77,10 +78,14 @@ class Experiment:
             run = self.runs[scenario, method] = read_run(config)
             check_together(run, config, where := f"{scenario}/{method}")
             if run.kind != "teacher":
-                check_shares(run.hardware, run.kind, getattr(run, run.kind).batch, where)
+                of = getattr(run, run.kind)
+                context = of.parallel.context if run.kind == "distill" else 1
+                check_shares(run.hardware, run.kind, of.batch, where, context)
             if run.kind == "distill":
                 steps = [last - first for first, last in pairwise((0, *run.student.ends))]
-                check_sharded(run, steps, run.hardware.nodes * run.hardware.processes, where)
+                shares = run.hardware.nodes * run.hardware.processes // context
+                check_sharded(run, steps, shares, where)
+                check_context(run, where)
         for pair, run in self.runs.items():
             self.beside(*pair)
             if chooses(run):

@@ -89,7 +89,7 @@ def bench(
     config = merge(
         config,
         {
-            "distill": {"batch": rows},
+            "distill": {"batch": rows, "parallel": {"context": 1}},
             "data": {"sizes": [size], "shares": [1.0]},
             "model": {"offload": "none"},  # both of two experts are there
         },

@@ -85,6 +85,10 @@ def print_plan(
     if gpu_name not in GPUS:
         raise refusal("plan", "--gpu", gpu_name, f"one of {', '.join(GPUS)}")
     gpu, run = GPUS[gpu_name], read_run(config)
+    if run.distill.parallel.context > 1:
+        expected = "1: what sharing tokens saves is not planned"
+        context = run.distill.parallel.context
+        raise refusal("plan", "distill.parallel.context", context, expected)
     gib = gpu.gib if gpu_memory is None else gibibytes(gpu_memory, "plan")
     default = run.hardware.nodes * run.hardware.processes
     count = default if gpus is None else whole(gpus, "--gpus", "plan")

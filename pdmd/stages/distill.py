@@ -12,6 +12,7 @@ from pdmd.config.budget import updates_of
 from pdmd.config.checks import check_sharded
 from pdmd.config.experiment import Config
 from pdmd.config.paths import Paths, job_label
+from pdmd.config.run import read_run
 from pdmd.config.sections import Run
 from pdmd.data.bank import read_bank
 from pdmd.data.prompts import read_prompts
@@ -36,7 +37,8 @@ def distill_phase(
 ) -> None:
     """Train the expert of one phase, for every seed of the job."""
     prepare(config)
-    stage = Stage(config, world)
+    context = read_run(config).distill.parallel.context
+    stage = Stage(config, world.sharing_tokens(context))
     phase = stage.phase(phase_number)
     recipe = phase_recipe(stage.run, phase)
     if recipe.parallel.shard == "none":
@@ -44,7 +46,7 @@ def distill_phase(
         return
     from pdmd.training.parallel import mesh_of
 
-    check_sharded(stage.run, [phase.last - phase.first], world.size, "distill")
+    check_sharded(stage.run, [phase.last - phase.first], stage.world.shares, "distill")
     stage.sharded = True
     with mesh_of(world) as mesh:
         _train_phase(stage, phase, recipe, seeds, mesh)
@@ -63,6 +65,8 @@ def _train_phase(
     roles = stage.roles(phase, len(seeds))
     if recipe.checkpointing:
         stage.checkpoint_activations(roles)
+    if recipe.parallel.context > 1:
+        stage.share_tokens(roles)
     starts = starts_of(stage, phase, seeds)
     if mesh is not None:
         roles = stage.shard(roles, mesh)

@@ -240,6 +240,12 @@ class Stage:
         for network in self._networks(roles):
             checkpoint_activations(network)
 
+    def share_tokens(self, roles: Roles) -> None:
+        """Have processes beside each other share the tokens of each sample, in all networks."""
+        from pdmd.training.context import share_tokens
+
+        share_tokens(self._networks(roles), self.world)
+
     def _networks(self, roles: Roles) -> list[VelocityNetwork]:
         """What is trained, or stood on: the shared base, and roles that are networks."""
         base = [self.shared.network] if self.adapts else []

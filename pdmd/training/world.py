@@ -10,7 +10,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import torch
@@ -29,13 +29,21 @@ class World:
     """The processes that train one job together, and this one's place among them.
 
     Attributes:
-        rank, size: of all processes; local_rank: on this node; device: of this process.
+        rank, size: of all processes; local_rank: on this node; device: of this process;
+        context: how many processes, one beside the other, have the same samples and share the
+            tokens of each.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     device: torch.device = CPU
+    context: int = 1
+
+    @property
+    def shares(self) -> int:
+        """Into how many shares a batch is divided."""
+        return self.size // self.context
 
     @property
     def leads(self) -> bool:
@@ -44,11 +52,11 @@ class World:
 
     @property
     def samples(self) -> slice:
-        """This process's samples of a batch: every size-th, so that each has every exit step."""
-        return slice(self.rank, None, self.size)
+        """This process's samples of a batch: every so many-th, so that each has every exit step."""
+        return slice(self.rank // self.context, None, self.shares)
 
     def share(self, rows: Tensor, runs: int = 1) -> Tensor:
-        """This process's rows, (batch * runs, ...) -> (batch / size * runs, ...).
+        """This process's rows, (batch * runs, ...) -> (batch / shares * runs, ...).
 
         Args:
             rows: interleaved, row = sample * runs + run.
@@ -64,7 +72,7 @@ class World:
         if self.size == 1:
             return rows.cpu()
         samples = rows.unflatten(0, (-1, runs))
-        most = -(-total // self.size)
+        most = -(-total // self.shares)
         padding = samples.new_zeros(most - len(samples), *samples.shape[1:])
         share = torch.cat([samples, padding]).contiguous()
         every = [torch.empty_like(share) for _ in range(self.size)]
@@ -72,12 +80,20 @@ class World:
             dist.all_gather(every, share)
         except RuntimeError as error:
             raise PeerLost(f"lost another process of this job: {error}") from error
-        return torch.stack(every, 1).flatten(0, 1)[:total].flatten(0, 1).cpu()
+        return torch.stack(every[:: self.context], 1).flatten(0, 1)[:total].flatten(0, 1).cpu()
 
     def check_batch(self, batch: int, key: str = "batch") -> None:
         """Refuse a batch that has no equal shares. Raises UserError."""
-        if batch % self.size:
-            raise UserError(f"{key}: {batch}: expected a multiple of the {self.size} processes")
+        if batch % self.shares:
+            of = f" in groups of {self.context}" if self.context > 1 else ""
+            raise UserError(f"{key}: {batch}: expected a multiple of the {self.size} processes{of}")
+
+    def sharing_tokens(self, context: int) -> World:
+        """The same world, so many processes of which share tokens. Raises UserError."""
+        if self.size % context:
+            expected = f"a divisor of the {self.size} processes"
+            raise UserError(f"distill.parallel.context: {context}: expected {expected}")
+        return replace(self, context=context)
 
     def average(self, tensors: Sequence[Tensor]) -> None:
         """Average tensors of one type over all processes, in place, in one exchange."""

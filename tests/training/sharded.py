@@ -17,6 +17,7 @@ from pdmd.models.speed import compile_blocks
 from pdmd.phases import split_phases
 from pdmd.roles import Roles
 from pdmd.starts import NoiseStarts
+from pdmd.training.context import share_tokens
 from pdmd.training.parallel import materialise, mesh_of, shard
 
 ROWS, WIDTH = 8, 32  # of text
@@ -72,6 +73,7 @@ class Case:
     recipe: tuple = ()  # of keys and values that differ
     dtype: torch.dtype = torch.float32
     compiled: bool = False
+    context: int = 1
 
     @property
     def name(self):
@@ -118,6 +120,8 @@ def make(case, folder, world, mesh=None, checkpoint=checkpoint_activations):
     if recipe.checkpointing:
         for network in networks:
             checkpoint(network)
+    if case.context > 1:
+        share_tokens(networks, world)
     if mesh is not None:
         names = both if family.experts == 2 else ("",)
         folders = {name: folder / of for name, of in zip(names, family.transformers, strict=True)}
@@ -153,6 +157,7 @@ def train(case, folder, world, sharded, updates=3, change=None, **options):
     Args:
         change: (trainer) -> None, done before the first.
     """
+    world = world.sharing_tokens(case.context)
     with mesh_of(world) if sharded else contextlib.nullcontext() as mesh:
         trainer = make(case, Path(folder), world, mesh, **options)
         if change is not None:

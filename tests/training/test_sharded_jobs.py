@@ -91,11 +91,23 @@ def close(one, other):
     return all(torch.allclose(one[k], other[k], rtol=1e-3, atol=2e-5) for k in one)
 
 
-@pytest.mark.parametrize(("fake", "dtype"), [("lora", "bfloat16"), ("full", "float32")])
-def test_a_launched_job_that_shares_networks_ends_where_one_alone_does(fake, dtype, results):
+@pytest.mark.parametrize(
+    ("parallel", "fake", "dtype"),
+    [
+        ({"shard": "full"}, "lora", "bfloat16"),
+        ({"shard": "full"}, "full", "float32"),
+        ({"context": 2}, "lora", "float32"),
+    ],
+)
+def test_a_launched_job_that_shares_networks_or_tokens_ends_where_one_alone_does(
+    parallel, fake, dtype, results
+):
     """In float32 a full fake computes in the precision that it is kept in, shared or not."""
     more = {"model": {"dtype": dtype, "offload": "none"}}
-    assert finish(start(results, merged(SHARDED | more, fake={"mode": fake}))) == (0, "")
+    diff = merged(WHOLE | more, fake={"mode": fake}, parallel=parallel)
+    hardware = {"processes": parallel.get("context", 1)}
+    status, errors = finish(start(results, diff | {"hardware": hardware}))
+    assert (status, re.sub(r"\s*Loading checkpoint shards: .*\s*", "", errors)) == (0, "")
     shared = expert(results)
     assert records(results)["processes"] == 2
     assert not list((results / ".state").rglob("step-*"))

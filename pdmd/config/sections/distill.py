@@ -76,6 +76,14 @@ class Parallel:
         " float32, adds that it computes in `model.dtype`",
         absent="none",
     )
+    context: int = key(
+        "of a pretrained Wan model, how many processes share the tokens of each sample (Ulysses,"
+        " arXiv 2309.14509): activations of a part each, for exchanges in every block. It divides"
+        " the processes, the tokens of a sample and the attention's heads",
+        least=1,
+        most=1024,
+        absent=1,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
