@@ -12,16 +12,14 @@ from pdmd.config.checks import (
     BESIDE_METHODS,
     BESIDE_SCENARIOS,
     check_base,
-    check_context,
     check_measured,
     check_name,
-    check_sharded,
-    check_shares,
     check_together,
     check_validated,
 )
 from pdmd.config.checks import Config as Config
 from pdmd.config.complaints import refusal, shown
+from pdmd.config.hardware_checks import check_context, check_sharded, check_shares
 from pdmd.config.methods import WHERE, of_overlay
 from pdmd.config.run import read_run, run_schema
 from pdmd.config.schema import check, partial

@@ -9,8 +9,8 @@ import torch
 
 from pdmd.balance import Strata, number_strata
 from pdmd.config.budget import updates_of
-from pdmd.config.checks import check_sharded
 from pdmd.config.experiment import Config
+from pdmd.config.hardware_checks import check_sharded
 from pdmd.config.paths import Paths, job_label
 from pdmd.config.run import read_run
 from pdmd.config.sections import Run

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from pdmd.config.checks import check_hardware
+from pdmd.config.hardware_checks import check_hardware
 from pdmd.config.sections import Hardware
 from pdmd.errors import UserError
 from pdmd.training.agent import MARK, SECRET, address_towards, node_address

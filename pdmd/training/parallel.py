@@ -5,7 +5,7 @@ activations, `shard`, and its values at last, of which each process reads its ow
 a sharded network gives out is written to in place: FSDP2 hangs its backward pass on it.
 
 What a process calls, in which order, must not depend on its rows: it gathers weights together with
-the others. `config.checks.check_sharded` says which settings keep to that.
+the others. `config.hardware_checks.check_sharded` says which settings keep to that.
 """
 
 from __future__ import annotations
