@@ -307,24 +307,19 @@ def test_one_process_goes_on_from_what_two_have_saved(chain, copied, tiny, singl
 def in_processes(count, work, folder):
     """What work(world) -> tensors gives in each of so many forked processes, over gloo.
 
-    They meet where this process listens already, as torchrun's workers do at their agent: a port
-    that is only looked up can be another's by the time it is used.
+    They meet where this process listens, as torchrun's workers do at their agent: a port that is
+    only looked up can be another's by the time it is used. It listens when all are forked: a lock
+    that its thread holds, as of the resolver, would stay locked in a fork for ever.
     """
     folder.mkdir()
-    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port, "WORLD_SIZE": count}
-    meeting |= {"TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": 0}
+    told, port = os.pipe()
     children = []
     sys.stdout.flush()
     for rank in range(count):
         child = os.fork()
         if child == 0:
-            values = {**meeting, "RANK": rank, "LOCAL_RANK": rank}
-            os.environ.update({name: str(value) for name, value in values.items()})
-            # A fork's pool of threads is no good: made anew here, before threads of a backward
-            # pass race to do it, and one finds none ("Invalid thread pool").
-            torch.set_num_threads(1)
             try:
+                meet_at(int(os.read(told, PORT)), rank, count)
                 with join() as world:
                     save_tensors(folder / f"{rank}.safetensors", work(world))
             except BaseException:
@@ -332,9 +327,28 @@ def in_processes(count, work, folder):
             finally:
                 os._exit(0)
         children.append(child)
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    os.write(port, str(store.port).rjust(PORT).encode() * count)
     for child in children:
         os.waitpid(child, 0)
+    del store  # and its thread, before another fork
+    for end in (told, port):
+        os.close(end)
     return [load_tensors(folder / f"{rank}.safetensors") for rank in range(count)]
+
+
+PORT = 5  # letters
+
+
+def meet_at(port, rank, count):
+    """Be one of so many processes, which an agent that listens at a port has started."""
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": count}
+    meeting |= {"TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": 0}
+    values = {**meeting, "RANK": rank, "LOCAL_RANK": rank}
+    os.environ.update({name: str(value) for name, value in values.items()})
+    # A fork's pool of threads is no good: made anew here, before threads of a backward
+    # pass race to do it, and one finds none ("Invalid thread pool").
+    torch.set_num_threads(1)
 
 
 def unpadded(world, parameters, loss):
