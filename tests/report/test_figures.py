@@ -12,8 +12,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from pdmd.config.experiment import Config, read_yaml
 from pdmd.config.paths import Paths
@@ -338,6 +340,22 @@ def test_methods_of_one_overlay_do_not_share_a_spare_look(monkeypatch: pytest.Mo
         monkeypatch.setattr(looks, kept, {})
     looks.name_methods([SimpleNamespace(method=name, label=None) for name in names])  # type: ignore[misc]
     assert collisions(LOOKS | {name: look(name) for name in names}) == 0
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_a_marker_is_seen_on_white(name: str) -> None:
+    figure = style.Figure(figsize=(0.5, 0.5), dpi=100)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.axis("off")
+    canvas = FigureCanvasAgg(figure)
+
+    def darkest() -> int:
+        canvas.draw()
+        return int(np.asarray(canvas.buffer_rgba())[..., :3].sum(-1).min())
+
+    assert darkest() == 3 * 255  # control: nothing is drawn yet
+    axes.plot([0], [0], linestyle="none", **style.marker_of(name))
+    assert darkest() < 600
 
 
 def test_every_table_and_figure_has_a_caption() -> None:

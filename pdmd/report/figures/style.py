@@ -119,10 +119,12 @@ def draw_band(ax: Axes, method: str, x: Any, mean: Any, limits: tuple[Any, Any])
 
 
 def marker_of(method: str, size: float = 5) -> dict[str, Any]:
-    """Keywords of a method's markers; the star is small for its size."""
+    """Keywords of a method's markers; the star is small for its size, a cross is edge alone."""
     shown = look(method)
     size *= 1.6 if shown.marker == "*" else 1.0
-    edge = {"markeredgecolor": "white", "markeredgewidth": 0.4}
+    filled = shown.marker in Line2D.filled_markers
+    edge: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.4}
+    edge = edge if filled else {"markeredgecolor": shown.colour, "markeredgewidth": 1.2}
     return {"color": shown.colour, "marker": shown.marker, "markersize": size, **edge}
 
 
