@@ -9,14 +9,7 @@ from typing import Any
 from pdmd.config.catalogue import PRETRAINED, TRANSFORMERS
 from pdmd.config.complaints import refusal
 from pdmd.config.score_checks import check_judge, check_scores
-from pdmd.config.sections import (
-    AUTO,
-    Data,
-    PromptedData,
-    Run,
-    Student,
-    Teacher,
-)
+from pdmd.config.sections import AUTO, Data, PromptedData, Run, Student, Teacher
 from pdmd.config.times import phase_has_room, step_times
 from pdmd.config.typed import keys, required
 from pdmd.scenarios.kind import kind_of, kinds

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pdmd.config.catalogue import PRETRAINED
 from pdmd.config.complaints import refusal
-from pdmd.config.sections import Hardware, ReleasedData, Run, latent_size, parse_size
+from pdmd.config.sections import Hardware, ReleasedData, Run, tokens_of
 from pdmd.errors import UserError
 
 SHARING = ("native", "_native_cudnn", "flash", "flash_hub", "_flash_3_hub")  # attentions
@@ -35,9 +35,10 @@ def check_shares(hardware: Hardware, part: str, batch: int, where: str, context:
     if hardware.processes % context:
         expected = f"a divisor of hardware.processes = {hardware.processes}"
         raise refusal(where, f"{part}.parallel.context", context, expected)
-    if batch % (size // context):
-        expected = f"a multiple of the {size} processes of hardware.nodes and hardware.processes"
-        expected += f", in groups of {context}" if context > 1 else ""
+    shares = size // context
+    if batch % shares:
+        of = f"groups of {context} processes" if context > 1 else "processes"
+        expected = f"a multiple of the {shares} {of} of hardware.nodes and hardware.processes"
         raise refusal(where, f"{part}.batch", batch, expected)
 
 
@@ -55,8 +56,7 @@ def check_context(run: Run, where: str) -> None:
         expected = f"one of {', '.join(SHARING)} with {key} = {context}"
         raise refusal(where, "model.attention", model.attention, expected)
     for text in data.sizes:
-        frames, height, width = latent_size(parse_size(text))
-        if (tokens := frames * (height // 2) * (width // 2)) % context:
+        if (tokens := tokens_of(text)) % context:
             expected = f"a divisor of {tokens}, the tokens of data.sizes {text}"
             raise refusal(where, key, context, expected)
 

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from pdmd.config.experiment import Config, merge
+from pdmd.config.sections import tokens_of
 from pdmd.distill import Begun, PhaseTrainer
 from pdmd.planning.fake_update import ROLLOUT
 from pdmd.planning.gpus import GPUS
 from pdmd.planning.live import Live
 from pdmd.planning.plan import Hardware, PhasePlan, Planner
-from pdmd.planning.rehearsal import Rehearsal, tokens_of, weights_of
+from pdmd.planning.rehearsal import Rehearsal, weights_of
 from pdmd.rollout import Rollout
 from pdmd.stages.distill import phase_recipe
 from pdmd.stages.stage import prepare

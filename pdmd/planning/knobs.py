@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from pdmd.config.experiment import Config, merge
 from pdmd.config.run import read_run
-from pdmd.config.sections import Run
+from pdmd.config.sections import Run, tokens_of
 from pdmd.models.families import FAMILIES
 from pdmd.planning.plan import Hardware, Planner, data_of
-from pdmd.planning.rehearsal import largest_first, local_rows, tokens_of
+from pdmd.planning.rehearsal import largest_first, local_rows
 
 NODES = (16, 32, 64)  # GPUs
 

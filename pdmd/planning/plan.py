@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pdmd.config.budget import forwards, phase_updates, rollout_calls
 from pdmd.config.experiment import Config
 from pdmd.config.run import read_run
-from pdmd.config.sections import ReleasedData, Run
+from pdmd.config.sections import ReleasedData, Run, tokens_of
 from pdmd.models.families import FAMILIES
 from pdmd.models.source import DEPTH, architecture_of
 from pdmd.phases import Phase
@@ -26,7 +26,6 @@ from pdmd.planning.rehearsal import (
     largest_first,
     local_rows,
     shares_of,
-    tokens_of,
 )
 from pdmd.stages.grid import ranges_of, student_phases
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pdmd.config.experiment import Config
-from pdmd.config.sections import ReleasedData, Run, latent_size, parse_size
+from pdmd.config.sections import ReleasedData, Run, latent_size, parse_size, tokens_of
 from pdmd.data.conditions import Conditions, Prompts
 from pdmd.data.sources import CHANNELS, IMAGE_CHANNELS
 from pdmd.models.base import Condition, Space, VelocityField, VelocityNetwork
@@ -141,12 +141,6 @@ def largest_first(data: ReleasedData) -> list[str]:
     """The sizes of a data section, those of most tokens first, one of each number of tokens."""
     by_tokens = {tokens_of(size): size for size in reversed(data.sizes)}
     return [by_tokens[count] for count in sorted(by_tokens, reverse=True)]
-
-
-def tokens_of(size: str) -> int:
-    """Tokens of a sample: 2 x 2 latents each."""
-    frames, height, width = latent_size(parse_size(size))
-    return frames * (height // 2) * (width // 2)
 
 
 def shares_of(data: ReleasedData) -> Mapping[int, float]:

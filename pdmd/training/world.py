@@ -85,8 +85,8 @@ class World:
     def check_batch(self, batch: int, key: str = "batch") -> None:
         """Refuse a batch that has no equal shares. Raises UserError."""
         if batch % self.shares:
-            of = f" in groups of {self.context}" if self.context > 1 else ""
-            raise UserError(f"{key}: {batch}: expected a multiple of the {self.size} processes{of}")
+            groups = f"groups of {self.context} processes" if self.context > 1 else "processes"
+            raise UserError(f"{key}: {batch}: expected a multiple of the {self.shares} {groups}")
 
     def sharing_tokens(self, context: int) -> World:
         """The same world, so many processes of which share tokens. Raises UserError."""

@@ -1,5 +1,7 @@
 """Processes that share the tokens of a sample train what one does alone."""
 
+import dataclasses
+
 import pytest
 import torch
 from configs import accepted, own, refused
@@ -27,8 +29,7 @@ CASES = [
 
 def compare(case, model, processes, folder, sharded=False, change=None):
     """How far so many processes, in groups, end from one."""
-    alone = train(case, model, ALONE, False, 2) if case.context == 1 else None
-    alone = alone or train(Case(**{**vars(case), "context": 1}), model, ALONE, False, 2)
+    alone = train(dataclasses.replace(case, context=1), model, ALONE, False, 2)
     found = in_processes(processes, lambda w: train(case, model, w, sharded, 2, change), folder)
     return [distance(alone, one) for one in found]
 
@@ -68,7 +69,7 @@ def test_a_batch_is_divided_among_groups():
     parts = [world.share(rows, 2).tolist() for world in worlds]
     assert parts[::2] == parts[1::2] == [[0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11]]
     worlds[0].check_batch(9)
-    with pytest.raises(UserError, match="batch: 8: expected a multiple of the 6 processes in gr"):
+    with pytest.raises(UserError, match="batch: 8: expected a multiple of the 3 groups of 2 pr"):
         worlds[0].check_batch(8)
     with pytest.raises(UserError, match=f"{KEY}: 4: expected a divisor of the 6 processes"):
         World(0, 6).sharing_tokens(4)
@@ -86,7 +87,7 @@ def diff(scenario="wan22t2v", context=4, batch=64, **further):
     ("changed", "words"),
     [
         (diff(context=3), f"{KEY}: 3: expected a divisor of hardware.processes = 8"),
-        (diff(batch=66), "distill.batch: 66: expected a multiple of the 16 processes"),
+        (diff(batch=66), "distill.batch: 66: expected a multiple of the 4 groups of 4 processes"),
         (diff("qwenimage"), f"{KEY}: 4: expected 1 but for a pretrained Wan model"),
         (diff(model={"compile": True}), f"{KEY}: 4: expected 1 with model.compile"),
         (diff(model={"attention": "flex"}), "model.attention: 'flex': expected one of native, "),

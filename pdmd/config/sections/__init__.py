@@ -12,6 +12,7 @@ from pdmd.config.sections.data import (
     Size,
     latent_size,
     parse_size,
+    tokens_of,
 )
 from pdmd.config.sections.distill import Average, Balance, Distill, Fake, Parallel
 from pdmd.config.sections.evaluate import ALONG, Classifier, Evaluate, Networks, Tables
@@ -61,4 +62,5 @@ __all__ = [
     "Teacher",
     "latent_size",
     "parse_size",
+    "tokens_of",
 ]

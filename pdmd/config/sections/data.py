@@ -106,3 +106,9 @@ def latent_size(size: Size) -> tuple[int, int, int]:
     """Frames, height and width of the latents of released models: 4 frames, 8 x 8 px each."""
     frames, height, width = size
     return (frames - 1) // 4 + 1, height // 8, width // 8
+
+
+def tokens_of(size: str) -> int:
+    """Tokens of a sample: 2 x 2 latents each."""
+    frames, height, width = latent_size(parse_size(size))
+    return frames * (height // 2) * (width // 2)
