@@ -24,15 +24,22 @@ def main(alone: bool = False) -> int:
             own_process()
         return run()
     except KeyboardInterrupt:
-        print("pdmd: stopped", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return _stopped()
+
+
+def _stopped() -> int:
+    print("pdmd: stopped", file=sys.stderr)
+    return 128 + signal.SIGINT
 
 
 def asked() -> int | None:
     """Have a warm process run the command line, if there is one; its exit status."""
-    from pdmd.warm import ask
+    try:
+        from pdmd.warm import ask
 
-    return ask(sys.argv[1:])
+        return ask(sys.argv[1:])
+    except KeyboardInterrupt:
+        return _stopped()
 
 
 if __name__ == "__main__":

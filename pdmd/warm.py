@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,10 +192,12 @@ class _Server:
             for stream in streams:
                 os.close(stream)
             return
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # they wait until it has begun
         process = os.fork()
         if process == 0:
             self._close()
-            _run(request, streams, self.command)
+            _run(request, streams, self.command, mask)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for stream in streams:
             os.close(stream)
         self.running[process] = Running(channel, process)
@@ -262,8 +264,14 @@ def _is_another(request: dict[str, Any]) -> bool:
     return others or request["package"] != str(PACKAGE)
 
 
-def _run(request: dict[str, Any], streams: Sequence[int], command: Run) -> NoReturn:
-    """Be the command: in a forked process, which ends here."""
+def _run(
+    request: dict[str, Any], streams: Sequence[int], command: Run, mask: Iterable[int]
+) -> NoReturn:
+    """Be the command: in a forked process, which ends here.
+
+    Args:
+        mask: the signals that it blocks; until it begins, all that are passed on are.
+    """
     status = 1
     try:
         for number, stream in zip(STREAMS, streams, strict=True):
@@ -279,7 +287,11 @@ def _run(request: dict[str, Any], streams: Sequence[int], command: Run) -> NoRet
         for number in PASSED_ON:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         status = command()
+    except KeyboardInterrupt:  # before it began: it says the same itself
+        print("pdmd: stopped", file=sys.stderr)
+        status = 128 + signal.SIGINT
     except SystemExit as error:  # of argparse
         status = error.code if isinstance(error.code, int) else 1
     except BaseException:
@@ -287,6 +299,7 @@ def _run(request: dict[str, Any], streams: Sequence[int], command: Run) -> NoRet
 
         traceback.print_exc()
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left that it could stop
         leave(status)
 
 

@@ -115,6 +115,28 @@ def test_a_signal_ends_the_command_and_who_asked_for_it(server, blocked, number)
     until(lambda: not forked(server))
 
 
+# A forked process that was told to stop before it has begun.
+BEFORE = """
+import os, signal, sys
+from pdmd import warm
+
+mask = signal.pthread_sigmask(signal.SIG_BLOCK, warm.PASSED_ON)
+os.kill(os.getpid(), int(sys.argv[1]))
+request = {"folder": ".", "variables": dict(os.environ), "arguments": [], "said": []}
+warm._run(request, [os.dup(stream) for stream in warm.STREAMS], lambda: 7, mask)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "said"),
+    [(signal.SIGINT, 130, "pdmd: stopped\n"), (signal.SIGTERM, -signal.SIGTERM, "")],
+)
+def test_a_signal_before_a_command_begins_ends_it(number, status, said):
+    program = [sys.executable, "-c", BEFORE, str(int(number))]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (status, said)
+
+
 def test_a_killed_command_is_a_killed_process(server, blocked):
     process = start(server, *blocked[1])
     until(lambda: forked(server))

@@ -26,14 +26,20 @@ def hasten(network: VelocityNetwork, attention: str, compiled: bool, where: str)
 def use_attention(network: VelocityNetwork, backend: str, where: str, key: str) -> None:
     """Have the attention of a network computed by another of diffusers' backends.
 
+    Of this network alone: what diffusers sets for every other one beside it is set back.
+
     Args:
         where, key: who was told so, and by what, for an error.
     Raises:
         UserError: there is none of that name, or this machine lacks what it needs.
     """
+    from diffusers.models.attention_dispatch import _AttentionBackendRegistry as Registry
+
+    before, _ = Registry.get_active_backend()
     for net in transformers_of(network):
         try:
             net.set_attention_backend(backend)
+            Registry.set_active_backend(before)
         except (ValueError, RuntimeError, ImportError, NotImplementedError) as error:
             expected = f"one of diffusers' backends that works here ({error})"
             raise refusal(where, key, backend, expected) from None

@@ -16,6 +16,8 @@ from pdmd.models.adapters import transformers_of
 from pdmd.models.base import VelocityNetwork
 from pdmd.training.world import World
 
+KEY = "distill.parallel.context"
+
 
 def share_tokens(networks: Iterable[VelocityNetwork], world: World) -> None:
     """Have groups of `world.context` processes share the tokens that networks are given.
@@ -23,10 +25,12 @@ def share_tokens(networks: Iterable[VelocityNetwork], world: World) -> None:
     What diffusers' own `enable_parallelism` does, which asks for a GPU.
 
     Raises:
-        UserError: the heads of a network do not divide among them.
+        UserError: the heads of a network do not divide among them, or its attention would look at
+            a process's own tokens alone.
     """
     from diffusers.hooks.context_parallel import apply_context_parallel
     from diffusers.models._modeling_parallel import ContextParallelConfig, ParallelConfig
+    from diffusers.models.attention_dispatch import _AttentionBackendRegistry as Registry
     from torch.distributed.device_mesh import init_device_mesh
 
     warnings.filterwarnings("ignore", ".*all_gather_tensor. is deprecated", FutureWarning)
@@ -40,10 +44,14 @@ def share_tokens(networks: Iterable[VelocityNetwork], world: World) -> None:
             heads = int(net.config.num_attention_heads)
             if heads % world.context:
                 expected = f"a divisor of the {heads} heads of its attention"
-                raise UserError(f"distill.parallel.context: {world.context}: expected {expected}")
+                raise UserError(f"{KEY}: {world.context}: expected {expected}")
             for module in net.modules():
                 processor = getattr(module, "processor", None)
                 if processor is not None and hasattr(processor, "_parallel_config"):
+                    active = processor._attention_backend or Registry.get_active_backend()[0]
+                    if not Registry._is_context_parallel_available(active):
+                        expected = f"1 with the attention {active.value}, or another attention"
+                        raise UserError(f"{KEY}: {world.context}: expected {expected}")
                     processor._parallel_config = config
             # But for time steps of tokens, which these models do not have.
             plan = {name: what for name, what in net._cp_plan.items() if name}

@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 import torch
-from diffusers.models.attention_dispatch import AttentionBackendName
+from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 from tiny import noise, prompts, qwen, wan
 
 from pdmd.config.sections import Attention
@@ -38,7 +38,9 @@ def computed(network):
 @pytest.mark.parametrize("kind", MAKE)
 def test_another_attention_computes_the_same(kind):
     network = MAKE[kind]()
+    active = _AttentionBackendRegistry.get_active_backend()
     use_attention(network, "_native_math", "a run", "model.attention")
+    assert _AttentionBackendRegistry.get_active_backend() == active  # that of other networks
     made, wanted = computed(network), computed(MAKE[kind]())
     assert len(made) == len(wanted) > 10
     for one, other in zip(made, wanted, strict=True):

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 from configs import accepted, own, refused
+from diffusers.models.attention_dispatch import attention_backend
 from sharded import Case, train
 from test_parallel import distance, models  # noqa: F401
 from test_world import in_processes
@@ -60,6 +61,15 @@ def test_heads_that_do_not_divide_are_refused(models, tmp_path, capfd):  # noqa:
     with pytest.raises(UserError, match=r"0\.safetensors"):
         in_processes(3, lambda w: train(case, models(case.family), w, False, 1), tmp_path / "x")
     assert f"{KEY}: 3: expected a divisor of the 2 heads" in capfd.readouterr().err
+
+
+def test_an_attention_that_sees_a_processs_own_tokens_alone_is_refused(models, tmp_path, capfd):  # noqa: F811
+    """As the environment may choose one for all networks."""
+    case = Case(SHORT.family, 1, context=2)
+    with attention_backend("_native_math"), pytest.raises(UserError, match=r"0\.safetensors"):
+        in_processes(2, lambda w: train(case, models(case.family), w, False, 1), tmp_path / "x")
+    expected = f"{KEY}: 2: expected 1 with the attention _native_math, or another attention"
+    assert expected in capfd.readouterr().err
 
 
 def test_a_batch_is_divided_among_groups():
