@@ -85,15 +85,16 @@ def print_plan(
     if gpu_name not in GPUS:
         raise refusal("plan", "--gpu", gpu_name, f"one of {', '.join(GPUS)}")
     gpu, run = GPUS[gpu_name], read_run(config)
-    if run.distill.parallel.context > 1:
-        expected = "1: what sharing tokens saves is not planned"
-        context = run.distill.parallel.context
-        raise refusal("plan", "distill.parallel.context", context, expected)
     gib = gpu.gib if gpu_memory is None else gibibytes(gpu_memory, "plan")
     default = run.hardware.nodes * run.hardware.processes
     count = default if gpus is None else whole(gpus, "--gpus", "plan")
-    if run.distill.batch % count:
-        expected = f"a number that distill.batch = {run.distill.batch} divides by"
+    context = run.distill.parallel.context
+    if count % context:
+        expected = f"a multiple of distill.parallel.context = {context}"
+        raise refusal("plan", "--gpus", count, expected)
+    if run.distill.batch % (count // context):
+        groups = f" times distill.parallel.context = {context}" if context > 1 else ""
+        expected = f"a number that distill.batch = {run.distill.batch}{groups} divides by"
         raise refusal("plan", "--gpus", count, expected)
     rows = whole(text_rows, "--text-rows", "plan")
     planner = Planner(config, rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from pdmd.config.experiment import Config
+from pdmd.config.run import read_run
 from pdmd.config.sections import Balance
 from pdmd.distill import Begun, Draws, Noised, PhaseTrainer, Samples
 from pdmd.models.base import Prompted, VelocityNetwork, given
 from pdmd.models.families import Family
-from pdmd.planning.fakes import Fakes, FakeStream, Pretended
+from pdmd.planning.fakes import Fakes, FakeStream, Pretended, pretended_group
 from pdmd.planning.live import Live, Segment
 from pdmd.planning.rehearsal import TEXT_ROWS, Rehearsal, weights_of
 from pdmd.rollout import Rollout
@@ -213,7 +214,8 @@ def count_update(
             samples of this process; several: whether they are one part of several of its update.
     """
     fakes, live = Fakes(), Live()
-    world = Pretended(size=processes)
+    context = read_run(config).distill.parallel.context
+    world = Pretended(size=processes).sharing_tokens(context)
     stage = FakeRehearsal.__new__(FakeRehearsal)
     stage.fakes = fakes
     stage.__init__(config, size, world, depth, text_rows)  # type: ignore[misc]
@@ -221,7 +223,7 @@ def count_update(
     roles = stage.roles(phase, 1)
     recipe = replace(
         phase_recipe(stage.run, phase),
-        batch=rows * processes,
+        batch=rows * world.shares,
         fake_updates=1,
         fake_lr=0.0,  # a rate of zero asks no tensor whether it has moved
         generator_lr=0.0,
@@ -233,8 +235,11 @@ def count_update(
     weights = weights_of(stage, roles)
     roles = replace(roles, frozen={})
     trainer = CountedTrainer(stage.flow, phase, recipe, roles, starts, [0], world)
-    with live:
-        trainer.prepare(live, fakes, weights, several)
-        trainer.update(0)
+    with pretended_group(processes) if context > 1 else nullcontext():
+        if context > 1:
+            stage.share_tokens(roles)
+        with live:
+            trainer.prepare(live, fakes, weights, several)
+            trainer.update(0)
     trainer.release()
     return Counted(live.segments, rows, trainer.calls)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -56,3 +57,15 @@ class Pretended(World):
     @staticmethod
     def _reduce(value: Tensor, how: Any = ReduceOp.SUM) -> Tensor:
         return value
+
+
+@contextmanager
+def pretended_group(size: int) -> Iterator[None]:
+    """A process group of so many processes whose exchanges leave tensors as they are."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    torch.distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=size)
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()

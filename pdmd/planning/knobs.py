@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from pdmd.config.experiment import Config, merge
+from pdmd.config.hardware_checks import SHARING
 from pdmd.config.run import read_run
 from pdmd.config.sections import Run, tokens_of
 from pdmd.models.families import FAMILIES
+from pdmd.models.source import architecture_of
 from pdmd.planning.plan import Hardware, Planner, data_of
 from pdmd.planning.rehearsal import largest_first, local_rows
 
 NODES = (16, 32, 64)  # GPUs
+CONTEXTS = (2, 4, 8)  # of a node
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,20 @@ def _shard(setup: Setup) -> Iterator[Setup]:
         yield setup.changed("distill.parallel.shard: full", sharded=True)
 
 
+def _context(setup: Setup) -> Iterator[Setup]:
+    """From two processes that share tokens to as many as attention's heads divide among."""
+    run, gpus = setup.run, setup.hardware.gpus
+    can = FAMILIES[str(run.model.family)].kind == "wan" and not run.model.compile
+    if not can or run.model.attention not in SHARING or run.distill.parallel.context > 1:
+        return
+    heads = int(architecture_of(run.model, run.results)["num_attention_heads"])
+    whole = (heads, gpus, *map(tokens_of, data_of(run).sizes))
+    for context in CONTEXTS:
+        if all(count % context == 0 for count in whole):
+            diff = {"distill": {"parallel": {"context": context}}}
+            yield setup.changed(f"distill.parallel.context: {context}", diff)
+
+
 def _fake(setup: Setup) -> Iterator[Setup]:
     if setup.run.distill.fake.mode == "full" and setup.run.student.lora is not None:
         diff = {"distill": {"fake": {"mode": "lora"}}}
@@ -103,7 +120,10 @@ def _gpus(setup: Setup) -> Iterator[Setup]:
             yield setup.changed(changes, gpus=gpus, sharded=True)
 
 
-KNOBS: tuple[Knob, ...] = (_checkpointing, _microbatch, _offload, _shard, _fake, _sizes, _gpus)
+KNOBS: tuple[Knob, ...] = (
+    *(_checkpointing, _microbatch, _offload, _shard, _context),
+    *(_fake, _sizes, _gpus),
+)
 
 
 def nearest(planner: Planner, hardware: Hardware, room: float) -> list[Tried]:

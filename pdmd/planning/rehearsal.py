@@ -152,5 +152,5 @@ def shares_of(data: ReleasedData) -> Mapping[int, float]:
 
 
 def local_rows(run: Run, processes: int) -> int:
-    """Samples of an update that one process has."""
-    return run.distill.batch // processes
+    """Samples of an update that one process has, of some their tokens alone those of its part."""
+    return run.distill.batch * run.distill.parallel.context // processes

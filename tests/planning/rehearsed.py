@@ -5,8 +5,10 @@ from configs import ROOT
 
 from pdmd.config.experiment import Experiment, merge, read_yaml
 from pdmd.distill import PhaseTrainer
+from pdmd.planning.live import Live
 from pdmd.planning.rehearsal import Rehearsal, weights_of
 from pdmd.stages.distill import phase_recipe
+from pdmd.training.world import ALONE
 
 TEXT = 40  # token rows of a prompt
 
@@ -22,13 +24,15 @@ def tiny_config(scenario, diff=None, results="results/tiny"):
     return Experiment(ROOT, settings).configs[scenario, "phased2"]
 
 
-def real_trainer(config, phase_number=1):
+def real_trainer(config, phase_number=1, world=ALONE):
     """The trainer of a phase with random weights, and all its weights by part."""
-    stage = Rehearsal(config, config["data"]["sizes"][0], text_rows=TEXT)
+    stage = Rehearsal(config, config["data"]["sizes"][0], world, text_rows=TEXT)
     phase = stage.phase(phase_number)
     roles, recipe = stage.roles(phase, 1), phase_recipe(stage.run, phase)
     if recipe.checkpointing:
         stage.checkpoint_activations(roles)
+    if world.context > 1:
+        stage.share_tokens(roles)
     starts, weights = stage.starts(phase), weights_of(stage, roles)
     return PhaseTrainer(stage.flow, phase, recipe, roles, starts, [1], stage.world), weights
 
@@ -62,3 +66,18 @@ def settled(config, phase_number=1):
     trainer.update(0)
     trainer.update(1)
     return allocated(trainer, weights, 2)
+
+
+def seen(trainer, weights, step):
+    """The same, as the counter of plans sees it, and operations by precision.
+
+    Of several processes: what a thread of their exchanges frees no profiler is told of.
+    """
+    with Live() as live:
+        for part, tensors in weights.items():
+            live.adopt(tensors, part)
+            live.adopt([p.grad for p in tensors if p.grad is not None], "gradients")
+        states = [state for one in trainer.optimizers.values() for state in one.state.values()]
+        live.adopt([t for state in states for t in state.values()], "optimizer")
+        trainer.update(step)
+    return live.segments[""].bytes, live.segments[""].flops
