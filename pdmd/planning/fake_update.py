@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pdmd.config.experiment import Config
+from pdmd.config.experiment import Config, merge
 from pdmd.config.run import read_run
 from pdmd.config.sections import Balance
 from pdmd.distill import Begun, Draws, Noised, PhaseTrainer, Samples
 from pdmd.models.base import Prompted, VelocityNetwork, given
 from pdmd.models.families import Family
-from pdmd.planning.fakes import Fakes, FakeStream, Pretended, pretended_group
+from pdmd.planning.fakes import Fakes, FakeStream, Pretended, gathering, pretended_group
 from pdmd.planning.live import Live, Segment
 from pdmd.planning.rehearsal import TEXT_ROWS, Rehearsal, weights_of
 from pdmd.rollout import Rollout
 from pdmd.stages.distill import phase_recipe
 from pdmd.streams import Stream
 from pdmd.training.cost import Cost
+from pdmd.training.parallel import mesh_of
 
 FAKE_ROLE = "fake"
 FAKE, GENERATOR = "fake update", "generator update"
@@ -206,14 +207,19 @@ def count_update(
     rows: int,
     several: bool,
     text_rows: int = TEXT_ROWS,
+    sharded: bool = False,
 ) -> Counted:
-    """Run an update with one fake update on fake tensors.
+    """Run an update with one fake update on fake tensors, in one process of a group of fakes.
 
     Args:
         size: of the samples; processes: that share a batch; depth: blocks of a transformer; rows:
-            samples of this process; several: whether they are one part of several of its update.
+            samples of this process; several: whether they are one part of several of its update;
+        sharded: whether processes share weights, gradients and moments out; of two experts none
+            waits in main memory then.
     """
     fakes, live = Fakes(), Live()
+    if sharded:
+        config = merge(config, {"model": {"offload": "none"}})
     context = read_run(config).distill.parallel.context
     world = Pretended(size=processes).sharing_tokens(context)
     stage = FakeRehearsal.__new__(FakeRehearsal)
@@ -231,15 +237,18 @@ def count_update(
     )
     if recipe.checkpointing:
         stage.checkpoint_activations(roles)
-    starts = stage.starts(phase)
-    weights = weights_of(stage, roles)
-    roles = replace(roles, frozen={})
-    trainer = CountedTrainer(stage.flow, phase, recipe, roles, starts, [0], world)
-    with pretended_group(processes) if context > 1 else nullcontext():
+    with pretended_group(processes), mesh_of(world) as mesh:
         if context > 1:
             stage.share_tokens(roles)
-        with live:
+        starts = stage.starts(phase)
+        if sharded:
+            with fakes:
+                roles = stage.shard(roles, mesh)
+        weights = weights_of(stage, roles)
+        roles = replace(roles, frozen={})
+        trainer = CountedTrainer(stage.flow, phase, recipe, roles, starts, [0], world)
+        with live, gathering(live, fakes):
             trainer.prepare(live, fakes, weights, several)
             trainer.update(0)
-    trainer.release()
+        trainer.release()
     return Counted(live.segments, rows, trainer.calls)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed import ReduceOp
 
+from pdmd.planning.live import Live
 from pdmd.streams import Stream
 from pdmd.training.world import World
 
@@ -69,3 +70,29 @@ def pretended_group(size: int) -> Iterator[None]:
         yield
     finally:
         torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def gathering(live: Live, fakes: Fakes) -> Iterator[None]:
+    """Have what FSDP2 makes for itself be fake: room for gathered tensors, and for gradients."""
+    from torch.distributed.fsdp._fully_shard._fsdp_param_group import FSDPParamGroup
+
+    def among(method: Any) -> Any:
+        def faked(*args: Any, **options: Any) -> Any:
+            before, live.among = live.among, fakes
+            try:
+                return method(*args, **options)
+            finally:
+                live.among = before
+
+        return faked
+
+    kind: Any = FSDPParamGroup
+    own = {name: getattr(kind, name) for name in ("unshard", "wait_for_unshard", "post_backward")}
+    for name, method in own.items():
+        setattr(kind, name, among(method))
+    try:
+        yield
+    finally:
+        for name, method in own.items():
+            setattr(kind, name, method)

@@ -9,18 +9,21 @@ from __future__ import annotations
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from pdmd.models.rows import local
+
 aten = torch.ops.aten
+GATHERED = "gathered"  # the part of what sharded networks put together again
 PASSING = "activations"  # the part of what nothing else was said of
 # The attention of a CPU, which stands for that of a GPU: the same products.
 ATTENTION = {
@@ -53,23 +56,46 @@ class Live(TorchDispatchMode):
     """Counts while it is entered.
 
     Attributes:
-        now: part -> bytes that live; segments: name -> what was counted in it.
+        now: part -> bytes that live; segments: name -> what was counted in it; among: where what is
+            made meanwhile is fake, if it is.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.now: Counter[str] = Counter()
         self.segments: dict[str, Segment] = {}
+        self.among: FakeTensorMode | None = None
         self._known: dict[int, tuple[weakref.ref[Any], str, int]] = {}
         self._total = self._highest = 0
         self._part, self._segment = PASSING, self.segments.setdefault("", Segment())
+
+    def __enter__(self) -> Live:
+        """Count from here on; FSDP2 frees and fills what it gathers by the size of its storage."""
+        kind: Any = torch.UntypedStorage
+        resize = kind.resize_
+
+        def resize_(storage: torch.UntypedStorage, size: int) -> torch.UntypedStorage:
+            resize(storage, size)
+            self._resized(storage)
+            return storage
+
+        kind.resize_ = resize_
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Count no more."""
+        kind: Any = torch.UntypedStorage
+        del kind.resize_  # its own is inherited
+        super().__exit__(*error)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         if func is torch.ops.prim.device.default and isinstance(args[0], FakeTensor):
             return args[0].fake_device  # half of all ops, and the slowest of them
-        made = func(*args, **(kwargs or {}))
+        with self.among or nullcontext():
+            made = func(*args, **(kwargs or {}))
         for one in (made,) if isinstance(made, Tensor) else tree_leaves(made):
             if isinstance(one, Tensor):
                 self._see(one, self._part)
@@ -96,8 +122,11 @@ class Live(TorchDispatchMode):
             self._enter(before)
 
     def adopt(self, tensors: Iterable[Tensor], part: str) -> None:
-        """Count tensors that are there, or were counted as another part, as this one."""
-        for tensor in tensors:
+        """Count tensors that are there, or were counted as another part, as this one.
+
+        Of sharded tensors, what this process holds.
+        """
+        for tensor in map(local, tensors):
             known = self._known.get(tensor.untyped_storage()._cdata)
             if known is None:
                 self._see(tensor, part)
@@ -111,8 +140,19 @@ class Live(TorchDispatchMode):
         self._segment, self._highest = segment, segment.bytes
         self._peaked()
 
+    def _resized(self, storage: torch.UntypedStorage) -> None:
+        known = self._known.get(storage._cdata)
+        if known is not None:
+            reference, part, before = known
+            size = storage.nbytes()
+            self._known[storage._cdata] = reference, GATHERED, size
+            self.now[part] -= before
+            self.now[GATHERED] += size
+            self._total += size - before
+            self._peaked()
+
     def _see(self, tensor: Tensor, part: str) -> None:
-        storage = tensor.untyped_storage()
+        storage = local(tensor).untyped_storage()
         key = storage._cdata
         if key in self._known:
             return

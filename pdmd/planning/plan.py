@@ -14,7 +14,6 @@ from pdmd.config.budget import forwards, phase_updates, rollout_calls
 from pdmd.config.experiment import Config
 from pdmd.config.run import read_run
 from pdmd.config.sections import ReleasedData, Run, tokens_of
-from pdmd.models.families import FAMILIES
 from pdmd.models.source import DEPTH, architecture_of
 from pdmd.phases import Phase
 from pdmd.planning.fake_update import FAKE, ROLLOUT, Counted, count_update
@@ -30,10 +29,7 @@ from pdmd.planning.rehearsal import (
 from pdmd.stages.grid import ranges_of, student_phases
 
 DEPTHS = (2, 3)  # blocks: the first is unlike the others, nothing before it is trained
-SHARDED = ("base", "fake", "generator", "average", "frozen", "gradients", "optimizer")
-Networks = list[tuple[tuple[str, ...], int]]
-GATHERED = "gathered"  # blocks that are put together again, where weights are sharded
-GATHERED_BLOCKS = 2  # the one that computes, and the next
+SHARDED_DEPTHS = (3, 4)  # the next block is gathered while one computes, or gives gradients
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,7 @@ class Hardware:
 
     Attributes:
         gpus: that share a batch; sharded: whether weights, gradients and moments are shared out,
-            too.
+            too (FSDP2).
     """
 
     gpus: int
@@ -138,25 +134,22 @@ class Planner:
         self, run: Run, phase: Phase, hardware: Hardware, sizes: list[str], rows: int, depth: int
     ) -> PhasePlan:
         few, several = _rehearsed(run, rows)
-        key = _alike(run, phase)
-        low, high = (
-            self._count(phase.number, sizes[0], hardware.gpus, at, few, several, key)
-            for at in self.depths
-        )
-        memory, moment = _memory(
-            low, high, self.depths, depth, rows / few, hardware, _networks(run)
-        )
+        key, depths = _alike(run, phase), self.depths
+        if hardware.sharded:
+            depths = SHARDED_DEPTHS
+
+        def count(size: str, at: int) -> Counted:
+            return self._count(phase.number, size, hardware, at, few, several, key)
+
+        low, high = (count(sizes[0], at) for at in depths)
+        memory, moment = _memory(low, high, depths, depth, rows / few)
         flops: Counter[str] = Counter()
         expected = rollout_calls(run.student, phase.first, phase.last)
         for size in sizes:
-            other = low
-            if size != sizes[0]:
-                other = self._count(
-                    phase.number, size, hardware.gpus, self.depths[0], few, several, key
-                )
+            other = low if size == sizes[0] else count(size, depths[0])
             share = shares_of(data_of(run))[tokens_of(size)] / sum(data_of(run).shares)
-            for name, count in _flops(other, low, high, self.depths, depth, run, expected).items():
-                flops[name] += share * rows * count  # type: ignore[assignment]
+            for name, number in _flops(other, low, high, depths, depth, run, expected).items():
+                flops[name] += share * rows * number  # type: ignore[assignment]
         updates = phase_updates(run, phase.number)
         calls = forwards(run, phase.first, phase.last)
         return PhasePlan(phase.number, updates, memory, moment, flops, calls)
@@ -168,18 +161,20 @@ class Planner:
         self,
         number: int,
         size: str,
-        gpus: int,
+        hardware: Hardware,
         depth: int,
         rows: int,
         several: bool,
         alike: tuple[object, ...],
     ) -> Counted:
         """Of phases that are alike one stands for all."""
-        same = alike if depth > self.depths[0] or self._largest(size) else alike[2:4]
-        key = (size, gpus > 1, depth, rows, several, same)
+        first = SHARDED_DEPTHS[0] if hardware.sharded else self.depths[0]
+        same = alike if depth > first or self._largest(size) else alike[2:4]
+        gpus = hardware.gpus if hardware.sharded else hardware.gpus > 1
+        key = (size, gpus, hardware.sharded, depth, rows, several, same)
         if key not in self.counted:
-            wanted = (self.config, number, size, gpus, depth, rows, several, self.text_rows)
-            self.counted[key] = count_update(*wanted)
+            wanted = (self.config, number, size, hardware.gpus, depth, rows, several)
+            self.counted[key] = count_update(*wanted, self.text_rows, hardware.sharded)
         return self.counted[key]
 
 
@@ -203,17 +198,6 @@ def _alike(run: Run, phase: Phase) -> tuple[object, ...]:
     return phase.called, phase.scored, steps, online, whole
 
 
-def _networks(run: Run) -> Networks:
-    """The networks that compute while a phase trains: the parts of each, and its experts."""
-    experts = FAMILIES[str(run.model.family)].experts
-    ours = ["base", "generator", "average"]
-    if run.student.lora is not None and run.distill.fake.mode == "lora":
-        return [((*ours, "fake"), experts)]
-    if run.student.lora is not None:
-        return [(tuple(ours), experts), (("fake",), experts)]
-    return [((name,), experts) for name in (*ours, "fake")]
-
-
 def _line(low: float, high: float, depths: tuple[int, int], depth: int) -> float:
     """The value at a depth of what is a linear function of it."""
     return low + (high - low) / (depths[1] - depths[0]) * (depth - depths[0])
@@ -225,14 +209,11 @@ def _memory(
     depths: tuple[int, int],
     depth: int,
     batch: float,
-    hardware: Hardware,
-    networks: Networks,
 ) -> tuple[dict[str, float], str]:
     """Part -> bytes at the moment when most lives, and that moment.
 
     Args:
-        batch: the update's samples in units of those that were rehearsed with;
-        networks: that compute, see sharded.
+        batch: the update's samples in units of those that were rehearsed with.
     """
     best: tuple[float, str, dict[str, float]] = (-1.0, "", {})
     for name, segment in low.segments.items():
@@ -240,12 +221,7 @@ def _memory(
             continue
         parts = _parts(segment, high.segments[name], depths, depth)
         parts["batch"] = parts.get("batch", 0.0) * batch
-        idle = parts.pop(AWAY, 0.0)  # of experts that are shared out none waits
-        if hardware.sharded:
-            blocks = _parts(segment, high.segments[name], depths, 1)
-            parts["base"] += idle
-            blocks["base"] += blocks.pop(AWAY, 0.0)
-            parts = sharded(parts, blocks, hardware.gpus, depth, networks)
+        parts.pop(AWAY, None)
         if sum(parts.values()) > best[0]:
             best = sum(parts.values()), name, parts
     return best[2], best[1]
@@ -254,40 +230,6 @@ def _memory(
 def _parts(low: Segment, high: Segment, depths: tuple[int, int], depth: int) -> dict[str, float]:
     names = low.peak.keys() | high.peak.keys()
     return {name: max(0.0, _line(low.peak[name], high.peak[name], depths, depth)) for name in names}
-
-
-def sharded(
-    parts: Mapping[str, float],
-    at_one: Mapping[str, float],
-    ranks: int,
-    depth: int,
-    networks: Networks,
-) -> dict[str, float]:
-    """Parts of a GPU's memory where weights, gradients and moments are shared out.
-
-    Computed, not run: each has an equal share, and beside it, put together again, all that is
-    outside of blocks, two blocks of the network that is largest, and a block's gradients. Batches
-    and activations stay as they are. (FSDP2 with a group a block.)
-
-    Args:
-        parts: of a process that has everything; at_one: the same of a transformer of one block;
-        ranks: that share; depth: blocks of the transformer; networks: that are computed with, one
-            at a time: the parts in each, and how many experts it has.
-    """
-    if ranks == 1:
-        return dict(parts)
-    shares = {name: size / ranks if name in SHARDED else size for name, size in parts.items()}
-
-    def block(name: str) -> float:
-        return (parts.get(name, 0.0) - at_one.get(name, 0.0)) / max(1, depth - 1)
-
-    gathered = 0.0
-    for names, experts in networks:
-        each = sum(map(block, names))
-        outside = max(0.0, sum(at_one.get(name, 0.0) for name in names) - each)
-        gathered = max(gathered, (outside + GATHERED_BLOCKS * each) / experts)
-    of_block = block("gradients") / max(experts for _, experts in networks)
-    return {**shares, GATHERED: gathered + of_block}
 
 
 def _flops(

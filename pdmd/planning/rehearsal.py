@@ -85,6 +85,9 @@ class Rehearsal(Stage):
             hasten(network, model.attention, model.compile, "bench")
         return network.requires_grad_(trainable)
 
+    def _fill(self, network: VelocityNetwork) -> None:
+        """A sharded network has the values that it had whole."""
+
     def _blank(self, family: Family, dtype: torch.dtype) -> VelocityNetwork:
         device, boundary = self.world.device, self.run.model.boundary
         return blank_velocity(family, self.architecture, dtype, device, boundary, self.called)

@@ -7,7 +7,8 @@ from typing import Any
 
 from pdmd.planning.gpus import FRAGMENTED, GIB, UTILISATION, Gpu, usable
 from pdmd.planning.knobs import Tried
-from pdmd.planning.plan import GATHERED, PhasePlan, Plan
+from pdmd.planning.live import GATHERED
+from pdmd.planning.plan import PhasePlan, Plan
 
 PARTS = {  # of memory: what they are called
     "base": "base weights",

@@ -257,7 +257,17 @@ class Stage:
 
         All adapters are there by now: what is added later would belong to nobody.
         """
-        from pdmd.training.parallel import materialise, shard
+        from pdmd.training.parallel import shard
+
+        computes = getattr(torch, self.run.model.dtype)
+        for network in self._networks(roles):
+            shard(network, mesh, computes if network is roles.fake else None)
+            self._fill(network)
+        return replace(roles, frozen=self._frozen(roles))
+
+    def _fill(self, network: VelocityNetwork) -> None:
+        """Read the values of a sharded network, each process those of its rows."""
+        from pdmd.training.parallel import materialise
 
         assert self.family is not None
         folder = check_manifest(self.paths.base("manifest.json"))
@@ -265,12 +275,7 @@ class Stage:
         folders = {
             name: folder / of for name, of in zip(names, self.family.transformers, strict=True)
         }
-        computes = getattr(torch, self.run.model.dtype)
-        for network in self._networks(roles):
-            trained = network is roles.fake
-            shard(network, mesh, computes if trained else None)
-            materialise(network, folders, self.world.device)
-        return replace(roles, frozen=self._frozen(roles))
+        materialise(network, folders, self.world.device)
 
     def teacher(self, runs: int) -> Guided:
         """The guided teacher."""

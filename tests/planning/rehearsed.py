@@ -1,5 +1,7 @@
 """Tiny methods of released models, and what a real update of theirs allocates."""
 
+import dataclasses
+
 import torch
 from configs import ROOT
 
@@ -24,8 +26,12 @@ def tiny_config(scenario, diff=None, results="results/tiny"):
     return Experiment(ROOT, settings).configs[scenario, "phased2"]
 
 
-def real_trainer(config, phase_number=1, world=ALONE):
-    """The trainer of a phase with random weights, and all its weights by part."""
+def real_trainer(config, phase_number=1, world=ALONE, mesh=None):
+    """The trainer of a phase with random weights, and all its weights by part.
+
+    Args:
+        mesh: of processes that share its networks out, None where each has its own.
+    """
     stage = Rehearsal(config, config["data"]["sizes"][0], world, text_rows=TEXT)
     phase = stage.phase(phase_number)
     roles, recipe = stage.roles(phase, 1), phase_recipe(stage.run, phase)
@@ -33,7 +39,10 @@ def real_trainer(config, phase_number=1, world=ALONE):
         stage.checkpoint_activations(roles)
     if world.context > 1:
         stage.share_tokens(roles)
-    starts, weights = stage.starts(phase), weights_of(stage, roles)
+    starts = stage.starts(phase)
+    if mesh is not None:
+        roles = dataclasses.replace(stage.shard(roles, mesh), frozen={})
+    weights = weights_of(stage, roles)
     return PhaseTrainer(stage.flow, phase, recipe, roles, starts, [1], stage.world), weights
 
 

@@ -18,7 +18,7 @@ from pdmd.files.storage import read_json
 from pdmd.planning import knobs
 from pdmd.planning.fake_update import count_update
 from pdmd.planning.gpus import GPUS, UTILISATION, seconds, usable
-from pdmd.planning.plan import Hardware, Planner, _memory, sharded
+from pdmd.planning.plan import Hardware, Planner, _memory
 from pdmd.planning.store import OWN
 from pdmd.planning.table import as_text
 
@@ -92,27 +92,16 @@ def test_all_blocks_lie_on_the_line_through_two_depths(diff):
     counted = {
         depth: count_update(config, 1, "9x32x48", 1, depth, 1, True, TEXT) for depth in (2, 3, 7)
     }
-    networks = [(("base",), 1)]
-    wanted = _memory(counted[7], counted[7], (6, 7), 7, 1.0, ALONE, networks)
-    found = _memory(counted[2], counted[3], (2, 3), 7, 1.0, ALONE, networks)
+    wanted = _memory(counted[7], counted[7], (6, 7), 7, 1.0)
+    found = _memory(counted[2], counted[3], (2, 3), 7, 1.0)
     assert found == (pytest.approx(wanted[0], rel=0.01, abs=2000), wanted[1])
     for name, segment in counted[7].segments.items():
         for kind, count in segment.flops.items():
             low, high = (counted[depth].segments[name].flops[kind] for depth in (2, 3))
             assert low + 5 * (high - low) == count
     # The control: without a slope, blocks beyond the third would take nothing.
-    off = _memory(counted[3], counted[3], (2, 3), 7, 1.0, ALONE, networks)
+    off = _memory(counted[3], counted[3], (2, 3), 7, 1.0)
     assert sum(off[0].values()) < 0.95 * sum(wanted[0].values())
-
-
-def test_sharding_divides_what_has_state_and_gathers_two_blocks():
-    parts = {"base": 110.0, "gradients": 20.0, "optimizer": 40.0, "activations": 7.0}
-    at_one = {"base": 20.0, "gradients": 2.0, "optimizer": 4.0, "activations": 7.0}
-    found = sharded(parts, at_one, 10, 10, [(("base",), 1)])
-    assert found["base"] == 11
-    assert (found["gradients"], found["optimizer"], found["activations"]) == (2, 4, 7)
-    assert found["gathered"] == 10 + 2 * 10 + 2  # outside of blocks, two blocks, one's gradients
-    assert sharded(parts, at_one, 1, 10, [(("base",), 1)]) == parts
 
 
 @pytest.mark.slow
