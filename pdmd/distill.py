@@ -163,7 +163,7 @@ class PhaseTrainer:
         world: World = ALONE,
         strata: Strata | None = None,
     ):
-        world.check_batch(recipe.batch)
+        world.check_batch(recipe.batch, "distill.batch")
         self.world = world
         self.flow, self.phase, self.recipe, self.roles = flow, phase, recipe, roles
         self.starts, self.seeds, self.runs = starts, seeds, len(seeds)

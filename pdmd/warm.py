@@ -227,6 +227,8 @@ class _Server:
 
     def _left(self, channel: socket.socket) -> None:
         """Who asked has gone, by a signal that cannot be passed on: so does the command."""
+        if channel.fileno() < 0:
+            return  # the command had ended, which was seen first
         self.selector.unregister(channel)
         for one in self.running.values():
             if one.channel is channel:

@@ -23,7 +23,7 @@ for lane in GRAPH.lanes:
             priority: lane.urgency
             conda:
                 CONDA
-            threads: GRAPH.threads
+            threads: GRAPH.threads_of_all
             resources:
                 **lane.requests("fit"),
             params:
@@ -51,7 +51,7 @@ for lane in GRAPH.lanes:
             priority: lane.urgency
             conda:
                 CONDA
-            threads: GRAPH.threads
+            threads: GRAPH.threads_of_all
             resources:
                 **lane.requests("bank"),
             params:
@@ -82,7 +82,7 @@ for lane in GRAPH.lanes:
             priority: lane.urgency
             conda:
                 CONDA
-            threads: GRAPH.threads
+            threads: GRAPH.threads_of_all
             resources:
                 **lane.requests("distill"),
             params:

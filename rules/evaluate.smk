@@ -52,7 +52,7 @@ for lane in GRAPH.lanes:
                 lane.bundle
             conda:
                 CONDA
-            threads: GRAPH.threads
+            threads: GRAPH.threads_of_all
             resources:
                 **lane.requests("features"),
             params:

@@ -70,7 +70,7 @@ rule embed_prompts:
     priority: FIRST
     conda:
         CONDA
-    threads: GRAPH.threads
+    threads: GRAPH.threads_of_all
     resources:
         **REQUESTS.preparing(),
     params:
@@ -93,7 +93,7 @@ rule encode_images:
     priority: FIRST
     conda:
         CONDA
-    threads: GRAPH.threads
+    threads: GRAPH.threads_of_all
     resources:
         **REQUESTS.preparing(),
     params:
@@ -123,7 +123,7 @@ for lane in GRAPH.lanes:
             priority: lane.urgency
             conda:
                 CONDA
-            threads: GRAPH.threads
+            threads: GRAPH.threads_of_all
             resources:
                 **lane.requests("sample"),
             params:

@@ -24,7 +24,7 @@ for lane in GRAPH.lanes:
                 lane.bundle
             conda:
                 CONDA
-            threads: GRAPH.threads
+            threads: GRAPH.threads_of_all
             resources:
                 **lane.requests("sample"),
             params:
@@ -54,7 +54,7 @@ for lane in GRAPH.lanes:
                 lane.bundle
             conda:
                 CONDA
-            threads: GRAPH.threads
+            threads: GRAPH.threads_of_all
             resources:
                 **lane.requests("decode"),
             params:

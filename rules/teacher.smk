@@ -13,7 +13,7 @@ rule fit_base:
     priority: FIRST
     conda:
         CONDA
-    threads: GRAPH.threads
+    threads: GRAPH.threads_of_all
     resources:
         **REQUESTS.base(),
     params:
@@ -36,7 +36,7 @@ rule measure:
     priority: FIRST
     conda:
         CONDA
-    threads: GRAPH.threads
+    threads: GRAPH.threads_of_all
     resources:
         **REQUESTS.measuring(),
     params:
@@ -82,7 +82,7 @@ rule range:
     priority: FIRST
     conda:
         CONDA
-    threads: GRAPH.threads
+    threads: GRAPH.threads_of_all
     resources:
         **REQUESTS.ranging(),
     params:

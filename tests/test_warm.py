@@ -2,7 +2,9 @@
 
 import json
 import os
+import selectors
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pdmd import warm
 from pdmd.warm import THREADS, VARIABLE, warmed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -206,3 +209,18 @@ def test_the_process_ends_with_who_started_it_and_not_before_its_commands(blocke
         handle.write("{")
     assert ended(process)[0] == 2
     until(lambda: not Path(f"/proc/{parent}").exists())
+
+
+def test_who_asked_may_go_as_the_command_ends():
+    """Its channel was closed a moment before: nothing is left to be told."""
+    ours, theirs = socket.socketpair()
+    process = os.fork()
+    if process == 0:
+        os._exit(0)
+    with selectors.DefaultSelector() as selector:
+        server = warm._Server(selector, ours, ours, lambda: 0)
+        server.running[process] = warm.Running(ours, process)
+        selector.register(ours, selectors.EVENT_READ)
+        until(lambda: server._collect() or not server.running)
+        theirs.close()
+        server._left(ours)

@@ -84,6 +84,6 @@ def _distill(args: argparse.Namespace) -> None:
             from pdmd.planning.store import too_small
 
             held = torch.cuda.mem_get_info(world.device)[1]
-            if line := too_small(args.config, args.phase, held, Path()):
+            if line := too_small(args.config, args.phase, held, world.size, Path()):
                 print(line, file=sys.stderr)
         distill_phase(args.config, args.phase, args.seeds, world)

@@ -48,7 +48,7 @@ def check_context(run: Run, where: str) -> None:
     key = "distill.parallel.context"
     if context == 1:
         return
-    if not isinstance(data, ReleasedData) or not str(model.family).startswith("wan"):
+    if not isinstance(data, ReleasedData):
         raise refusal(where, key, context, "1 but for a pretrained Wan model")
     if model.compile:
         raise refusal(where, key, context, "1 with model.compile: blocks exchange tokens")

@@ -64,8 +64,16 @@ class Graph:
         return either(name for name in self.experiment.scenarios if applies(self.kind(name)))
 
     def threads(self, wildcards: Any) -> int:
-        """CPU threads of a job, as its config has them."""
+        """CPU threads of a process, as its config has them."""
         return int(self.experiment.scenario(wildcards.scenario)["threads"])
+
+    def threads_of_all(self, wildcards: Any) -> int:
+        """The same of all processes that a job has on a node."""
+        method = getattr(wildcards, "method", None)
+        run = self.experiment.shared(wildcards.scenario)
+        if method is not None:
+            run = self.experiment.runs[wildcards.scenario, method]
+        return self.threads(wildcards) * run.hardware.processes
 
     def part(self, name: str, wildcards: Any) -> Part:
         """The sections that one kind of job reads: of a method, or of a whole scenario.

@@ -56,7 +56,7 @@ def training_mb(run: Run, runs: int, batch: int, attempt: int = 1) -> int:
     """Memory of a process that trains `runs` runs in one network."""
     model = run.model
     if isinstance(run.data, ReleasedData):
-        return released_mb(run, attempt)
+        return released_mb(run, attempt, trains=True)
     weights = 4 * COPIES * network_size(run) * runs
     calls = run.student.steps if run.student.backward == "all" else 1
     rows = 4 * batch * runs * model.width * 8 * (model.depth + 1) * (calls + 2)
@@ -64,18 +64,24 @@ def training_mb(run: Run, runs: int, batch: int, attempt: int = 1) -> int:
     return 2 ** (attempt - 1) * STEP_MB * steps
 
 
-def released_mb(run: Run, attempt: int = 1) -> int:
+def released_mb(run: Run, attempt: int = 1, trains: bool = False) -> int:
     """Memory of a process's own machine that holds a released model on its way to the GPU.
 
     Its experts in bfloat16, which stay there with `model.offload: idle`, a full fake score in
     float32 with gradients and moments, and adapters.
+
+    Args:
+        trains: whether it distils, for which alone there is a fake score, and sharded networks, of
+            which a process reads its own rows.
     """
     experts = FAMILIES[str(run.model.family)].experts
     each = 2.0 if run.model.dtype == "bfloat16" else 4.0
-    distill = getattr(run, "distill", None)
+    distill = getattr(run, "distill", None) if trains else None
     if distill is not None and distill.fake.mode == "full":
         each += 16
     mb = each * released_weights(run) / 2**20
+    if distill is not None and distill.parallel.shard == "full":
+        mb /= run.hardware.nodes * run.hardware.processes
     if run.model.offload == "idle":  # pinned memory comes in powers of two
         mb = 2 ** math.ceil(math.log2(mb))
     steps = math.ceil((START_MB + experts * mb) / STEP_MB)

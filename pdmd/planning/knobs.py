@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from pdmd.config.experiment import Config, merge
-from pdmd.config.hardware_checks import SHARING
+from pdmd.config.hardware_checks import SHARING, check_sharded
 from pdmd.config.run import read_run
 from pdmd.config.sections import Run, tokens_of
+from pdmd.errors import UserError
 from pdmd.models.families import FAMILIES
 from pdmd.models.source import architecture_of
 from pdmd.planning.plan import Hardware, Planner, data_of
@@ -16,6 +18,7 @@ from pdmd.planning.rehearsal import largest_first, local_rows
 
 NODES = (16, 32, 64)  # GPUs
 CONTEXTS = (2, 4, 8)  # of a node
+OFFLOAD = "model.offload"
 
 
 @dataclass(frozen=True)
@@ -73,12 +76,26 @@ def _microbatch(setup: Setup) -> Iterator[Setup]:
 def _offload(setup: Setup) -> Iterator[Setup]:
     two = FAMILIES[str(setup.run.model.family)].experts == 2
     if two and setup.run.model.offload != "idle" and not setup.hardware.sharded:
-        yield setup.changed("model.offload: idle", {"model": {"offload": "idle"}})
+        yield setup.changed(f"{OFFLOAD}: idle", {"model": {"offload": "idle"}})
 
 
 def _shard(setup: Setup) -> Iterator[Setup]:
     if setup.hardware.gpus > 1 and not setup.hardware.sharded:
-        yield setup.changed("distill.parallel.shard: full", sharded=True)
+        yield _sharded(setup)
+
+
+def _sharded(setup: Setup, gpus: int | None = None) -> Setup:
+    """With weights shared out, of which no expert may wait in main memory."""
+    idle = setup.run.model.offload == "idle"
+    kept = tuple(name for name in setup.changes if not name.startswith(OFFLOAD))
+    name = "distill.parallel.shard: full"
+    if idle and kept == setup.changes:
+        name += f", {OFFLOAD}: none"
+    if gpus is not None:
+        name = f"{gpus} GPUs, {name}"
+    diff = {"model": {"offload": "none"}} if idle else {}
+    hardware = {"gpus": gpus or setup.hardware.gpus, "sharded": True}
+    return replace(setup, changes=kept).changed(name, diff, **hardware)
 
 
 def _context(setup: Setup) -> Iterator[Setup]:
@@ -114,10 +131,24 @@ def _sizes(setup: Setup) -> Iterator[Setup]:
 
 
 def _gpus(setup: Setup) -> Iterator[Setup]:
+    batch, context = setup.run.distill.batch, setup.run.distill.parallel.context
     for gpus in NODES:
-        if gpus > setup.hardware.gpus and setup.run.distill.batch % gpus == 0:
-            changes = f"{gpus} GPUs, distill.parallel.shard: full"
-            yield setup.changed(changes, gpus=gpus, sharded=True)
+        shares = gpus % context == 0 and batch % (gpus // context) == 0
+        if gpus > setup.hardware.gpus and shares:
+            yield _sharded(setup, gpus)
+
+
+def _allowed(setup: Setup) -> bool:
+    """Whether the configuration may be so."""
+    if not setup.hardware.sharded:
+        return True
+    run = read_run(merge(setup.config, {"distill": {"parallel": {"shard": "full"}}}))
+    steps = [last - first for first, last in pairwise((0, *run.student.ends))]
+    try:
+        check_sharded(run, steps, setup.hardware.gpus // run.distill.parallel.context, "plan")
+    except UserError:
+        return False
+    return True
 
 
 KNOBS: tuple[Knob, ...] = (
@@ -143,10 +174,11 @@ def nearest(planner: Planner, hardware: Hardware, room: float) -> list[Tried]:
         return tried[-1].fits
 
     for knob in KNOBS:
-        if _settle(list(knob(start)), fits):
+        if _settle(list(filter(_allowed, knob(start))), fits):
             return tried
     for knob in KNOBS:
-        for setup in list(knob(start))[-1:] if knob is not _gpus else list(knob(start)):
+        values = list(filter(_allowed, knob(start)))
+        for setup in values[-1:] if knob is not _gpus else values:
             if len(setup.changes) > 1 and fits(setup):
                 return tried
             start = setup if knob is not _gpus else start

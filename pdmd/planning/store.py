@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pdmd.config.catalogue import PRETRAINED
 from pdmd.config.experiment import Config
+from pdmd.config.parts import uses_bank
 from pdmd.config.run import read_run
+from pdmd.config.sections import Run
 from pdmd.files.storage import fingerprint, read_json, reading, write_json
 from pdmd.models.source import architecture_of
 from pdmd.planning.gpus import GIB, GPUS, UTILISATION, needed, seconds, usable
@@ -36,16 +38,28 @@ Flops = dict[str, float]  # precision -> operations of an update on a GPU
 
 
 def key_of(config: Config, gpus: int, sharded: bool) -> str:
-    """The digest of what decides the plan of a method, on GPUs that share a batch, or all."""
-    decides = {
-        name: {key: value for key, value in config[name].items() if key not in free}
+    """The digest of what decides the plan of a method, on GPUs that share a batch, or all.
+
+    Args:
+        config: of the method, or the part of it that its training reads.
+    """
+    run = read_run(config)
+    decides: dict[str, Any] = {
+        name: _plain(getattr(run, name), free)
         for name, free in {**FREE, "student": frozenset[str]()}.items()
     }
-    decides["bank"] = {"used": bool(config["bank"]["rows"])}
-    run = read_run(config)
+    used = config["bank"].get("used")  # as a job's own part of the configuration has it
+    decides["bank"] = {"used": uses_bank(run) if used is None else used}
     decides["architecture"] = architecture_of(run.model, run.results)
     decides["hardware"] = {"gpus": gpus, "sharded": sharded}
     return fingerprint(decides)
+
+
+def _plain(section: Any, free: frozenset[str]) -> dict[str, Any]:
+    """A section's values, also those that are its defaults, but for some keys."""
+    names = [one.name for one in fields(section) if one.name not in free]
+    values = {name: getattr(section, name) for name in names}
+    return {name: asdict(one) if is_dataclass(one) else one for name, one in values.items()}  # type: ignore[arg-type]
 
 
 def keep(path: Path, plans: Iterable[tuple[Config, Plan]]) -> None:
@@ -100,20 +114,29 @@ def planned(config: Config, root: Path) -> list[Kept] | None:
     run = read_run(config)
     gpus = run.hardware.nodes * run.hardware.processes
     sharded = run.distill.parallel.shard == "full"
-    return find(config, gpus, sharded, (Path(run.results) / OWN, root / RELEASED))
+    return find(config, gpus, sharded, _files(run, root))
 
 
-def too_small(config: Config, phase: int, held: float, root: Path) -> str:
+def _files(run: Run, root: Path) -> tuple[Path, Path]:
+    return Path(run.results) / OWN, root / RELEASED
+
+
+def too_small(config: Config, phase: int, held: float, gpus: int, root: Path) -> str:
     """One line where a phase was planned to need more than a GPU holds; "" where it was not.
 
     Plans are right to about a tenth, so it is no reason to refuse.
 
     Args:
-        held: bytes of the GPU's memory.
+        config: of the method, or the part of it that its training reads; held: bytes of the GPU's
+            memory; gpus: that share a batch.
     """
     run = read_run(config)
-    phases = planned(config, root) if run.model.kind == PRETRAINED else None
-    if phases is None or phases[phase - 1].bytes <= usable(held / GIB):
+    if run.model.kind != PRETRAINED:
+        return ""
+    phases = find(config, gpus, run.distill.parallel.shard == "full", _files(run, root))
+    if phases is None or not 1 <= phase <= len(phases):
+        return ""
+    if phases[phase - 1].bytes <= usable(held / GIB):
         return ""
     wanted = needed(phases[phase - 1].bytes) / GIB
     return (

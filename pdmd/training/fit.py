@@ -45,7 +45,7 @@ class FitTrainer:
         world: World = ALONE,
         conditions: Conditions | None = None,
     ):
-        world.check_batch(recipe.batch)
+        world.check_batch(recipe.batch, "fit.batch")
         self.world = world
         self.flow, self.recipe, self.data, self.seeds = flow, recipe, data, seeds
         self.runs, self.exact = len(seeds), exact

@@ -205,6 +205,9 @@ def restore_rows(flat: Mapping[str, Any], states: States, optimizers: Optimizers
         for index, moments in saved_moments(flat, role).items():
             p = parameters[index]
             optimizer.state[p] = {key: _like(p, saved) for key, saved in moments.items()}
+            if optimizer.defaults.get("fused"):  # whose kernel reads the number of steps, too
+                state = optimizer.state[p]
+                state["step"] = state["step"].to(p.device)
 
 
 def _like(p: Tensor, saved: Rows | Tensor) -> Tensor:

@@ -82,7 +82,7 @@ class World:
             raise PeerLost(f"lost another process of this job: {error}") from error
         return torch.stack(every[:: self.context], 1).flatten(0, 1)[:total].flatten(0, 1).cpu()
 
-    def check_batch(self, batch: int, key: str = "batch") -> None:
+    def check_batch(self, batch: int, key: str) -> None:
         """Refuse a batch that has no equal shares. Raises UserError."""
         if batch % self.shares:
             groups = f"groups of {self.context} processes" if self.context > 1 else "processes"

@@ -4,6 +4,7 @@ import pytest
 from configs import accepted, own
 
 from pdmd.config.experiment import Experiment, merge, read_yaml
+from pdmd.jobs.graph import Graph
 from pdmd.jobs.resources import SPEED, Requests, light, minutes, released_mb, training_mb
 
 
@@ -140,6 +141,27 @@ def test_looking_at_released_samples_takes_time_by_their_pixels(stage):
     assert few == pytest.approx(10 + 220 * clip / 1e13 / 60 / 8, abs=10)
     assert many == pytest.approx(10 + 220 * clip / 2e10 / 60, rel=1e-2)  # days, and it says so
     assert pictures < many / 20  # control: pictures have no flow
+
+
+def test_a_full_fake_is_of_training_alone_and_rows_of_a_sharded_job():
+    def asked(shard, trains):
+        distill = {"fake": {"mode": "full"}, "parallel": {"shard": shard}}
+        hardware, offload = {"processes": 8, "gpus": 8}, {"offload": "none"}
+        diff = own("wan22t2v", distill=distill, hardware=hardware, model=offload)
+        return released_mb(accepted(diff).runs["wan22t2v", "phased2"], trains=trains)
+
+    whole, shared, drawing = asked("none", True), asked("full", True), asked("full", False)
+    assert whole == pytest.approx(9 * drawing, rel=0.05)  # 18 bytes a weight, and 2
+    assert shared == pytest.approx(whole / 8, rel=0.03)
+    assert asked("none", False) == drawing
+
+
+def test_jobs_of_several_processes_have_threads_for_each(experiment):
+    made = experiment({"hardware": {"nodes": 2, "processes": 4}, "threads": 3})
+    graph, job = Graph(made, {}), SimpleNamespace(scenario="mixture2d", method="dmd2")
+    assert graph.threads_of_all(job) == 12
+    assert graph.threads_of_all(SimpleNamespace(scenario="mixture2d")) == 12
+    assert graph.threads(job) == 3  # control: one that is not launched
 
 
 def test_an_expert_that_waits_has_pinned_memory():

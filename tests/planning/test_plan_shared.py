@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from configs import ROOT
+from configs import ROOT, accepted, own
 from rehearsed import TEXT, real_trainer, seen, tiny_config
 from test_world import in_processes
 
@@ -16,6 +16,12 @@ from pdmd.training.parallel import mesh_of
 
 SIZE = "33x96x128"  # 432 tokens, more than a prompt has
 TWO = Hardware(2)
+
+
+def released(scenario, **diff):
+    """A method as it is released, on eight GPUs or, where five share tokens, ten."""
+    five = {"hardware": {"processes": 10, "gpus": 10}} if diff else {}
+    return accepted(own(scenario, **diff, **five)).configs[scenario, "phased2"]
 
 
 def config_of(context):
@@ -104,6 +110,22 @@ def test_sharing_tokens_is_tried_where_a_plan_does_not_fit():
     assert [one.changes for one in tried if one.fits] == [("distill.parallel.context: 2",)]
     qwen = knobs.Setup(tiny_config("qwenimage", {"hardware": {"processes": 2}}), TWO)
     assert list(knobs._context(qwen)) == []
+
+
+def test_what_is_named_may_be_configured():
+    """With sharded experts none waits; processes that leave a phase together, which 64 do not."""
+    setup = knobs.Setup(released("wan22t2v"), Hardware(8))
+    (shared,) = knobs._shard(setup)
+    assert shared.changes == ("distill.parallel.shard: full, model.offload: none",)
+    waits = setup.changed("model.offload: idle", {"model": {"offload": "idle"}})
+    (after,) = knobs._shard(waits)
+    assert after.changes == ("distill.parallel.shard: full",)
+    assert after.run.model.offload == "none"
+    more = list(knobs._gpus(setup))
+    assert [one.hardware.gpus for one in more] == [16, 32, 64]
+    assert [knobs._allowed(one) for one in more] == [True, True, False]
+    fives = knobs.Setup(released("wan22t2v", distill={"parallel": {"context": 5}}), Hardware(10))
+    assert list(knobs._gpus(fives)) == []  # no whole groups
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from configs import ROOT, accepted, own
 
 from pdmd.config.budget import phase_updates
 from pdmd.config.experiment import Experiment, merge
+from pdmd.config.parts import resolved
 from pdmd.config.yaml_files import read_yaml
 from pdmd.errors import UserError
 from pdmd.files.storage import read_json, write_json
@@ -120,14 +121,30 @@ def test_a_gpu_that_is_too_small_for_a_plan_is_told(tmp_path):
     phases = [{"bytes": 70 * GIB, "flops": {}}, {"bytes": 90 * GIB, "flops": {}}]
     value = {"of": "wan22t2v/phased2", "size": "", "phases": phases}
     write_json(tmp_path / RELEASED, {key_of(config, gpus_of(config), False): value})
-    assert too_small(config, 1, 80 * GIB, tmp_path) == ""
-    line = too_small(config, 2, 80 * GIB, tmp_path)
+    gpus = gpus_of(config)
+    assert too_small(config, 1, 80 * GIB, gpus, tmp_path) == ""
+    line = too_small(config, 2, 80 * GIB, gpus, tmp_path)
     assert line.startswith(
         "wan22t2v phased2 phase 2: this GPU has 80 GiB, and 96 GiB are planned; "
     )
     assert "`pdmd plan wan22t2v --method phased2` names what makes it fit" in line
-    assert too_small(config, 2, 141 * GIB, tmp_path) == ""
-    assert too_small(config, 2, 80 * GIB, tmp_path / "elsewhere") == ""  # control: no plan
+    assert too_small(config, 2, 141 * GIB, gpus, tmp_path) == ""
+    assert too_small(config, 2, 80 * GIB, gpus, tmp_path / "elsewhere") == ""  # control: no plan
+    assert too_small(config, 3, 80 * GIB, gpus, tmp_path) == ""  # which is refused later
+    part = resolved(experiment_of(tmp_path / "results"))[NAME[0]][f"{NAME[1]}/config/distill.json"]
+    assert too_small(part.content, 2, 80 * GIB, gpus, tmp_path).endswith(line.partition(":")[2])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_jobs_own_part_of_the_configuration_finds_the_plan(method, tmp_path):
+    experiment = experiment_of(tmp_path / "results")
+    part = resolved(experiment)[NAME[0]][f"{method}/config/distill.json"].content
+    assert key_of(part, GPUS, False) == key_of(experiment.configs[NAME[0], method], GPUS, False)
+
+
+@pytest.mark.parametrize("diff", [{"parallel": {"context": 1}}, {"balance": {"law": "fixed"}}])
+def test_a_default_that_is_written_out_changes_no_plan(diff):
+    assert key_of(config_of(distill=diff), GPUS, False) == key_of(config_of(), GPUS, False)
 
 
 @pytest.mark.slow

@@ -78,9 +78,10 @@ def test_a_batch_is_divided_among_groups():
     assert [world.shares for world in worlds] == [3] * 6
     parts = [world.share(rows, 2).tolist() for world in worlds]
     assert parts[::2] == parts[1::2] == [[0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11]]
-    worlds[0].check_batch(9)
-    with pytest.raises(UserError, match="batch: 8: expected a multiple of the 3 groups of 2 pr"):
-        worlds[0].check_batch(8)
+    worlds[0].check_batch(9, "distill.batch")
+    words = r"distill\.batch: 8: expected a multiple of the 3 groups of 2 pr"
+    with pytest.raises(UserError, match=words):
+        worlds[0].check_batch(8, "distill.batch")
     with pytest.raises(UserError, match=f"{KEY}: 4: expected a divisor of the 6 processes"):
         World(0, 6).sharing_tokens(4)
 
@@ -96,7 +97,7 @@ def diff(scenario="wan22t2v", context=4, batch=64, **further):
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        (diff(context=3), f"{KEY}: 3: expected a divisor of hardware.processes = 8"),
+        (diff(context=5), f"{KEY}: 5: expected a divisor of hardware.processes = 8"),
         (diff(batch=66), "distill.batch: 66: expected a multiple of the 4 groups of 4 processes"),
         (diff("qwenimage"), f"{KEY}: 4: expected 1 but for a pretrained Wan model"),
         (diff(model={"compile": True}), f"{KEY}: 4: expected 1 with model.compile"),
@@ -108,6 +109,10 @@ def diff(scenario="wan22t2v", context=4, batch=64, **further):
                 evaluate={"size": "81x480x720"},
             ),
             f"{KEY}: 8: expected a divisor of 28350, the tokens of data.sizes 81x480x720",
+        ),
+        (
+            diff("wan21t2v", context=8, model={"family": "wan2.1-t2v-1.3b"}),
+            f"{KEY}: 8: expected a divisor of the 12 heads of wan2.1-t2v-1.3b's attention",
         ),
     ],
 )

@@ -196,3 +196,13 @@ def test_what_goes_wrong_while_it_is_written_ends_the_job(model, tmp_path, monke
 
     (found,) = in_processes(1, said, tmp_path / "x")
     assert b"No space left on device" in bytes(found["said"].tolist())
+
+
+@pytest.mark.parametrize(("fused", "device"), [(True, "meta"), (False, "cpu")])
+def test_the_number_of_steps_lies_where_a_fused_optimizer_reads_it(fused, device):
+    """As `Optimizer.load_state_dict` has it; on a GPU its kernel reads the number, too."""
+    p = torch.nn.Parameter(torch.zeros(2, device="meta"))
+    optimizer = torch.optim.AdamW([p])
+    optimizer.defaults["fused"] = fused
+    shards.restore_rows({"optimizer.x/0/step": torch.tensor(3.0)}, {}, {"x": optimizer})
+    assert optimizer.state[p]["step"].device.type == device

@@ -85,6 +85,8 @@ def check_run(run: Run, where: str) -> None:
         expected = f"at least {LEAST_SAMPLES}, which distances are of"
         raise refusal(where, "evaluate.samples", run.evaluate.samples, expected)
     _check_teacher(run, family, where)
+    if run.kind == "distill":
+        _check_context(run, family, where)
     source = os.path.expanduser(str(model.source))
     if os.path.isdir(source):
         check_folder(Path(source), family)
@@ -112,6 +114,21 @@ def _check_teacher(run: Run, family: Any, where: str) -> None:
     if teacher.guidance_low is not None and family.experts == 1:
         expected = "none for a model of one expert"
         raise refusal(where, "teacher.guidance_low", teacher.guidance_low, expected)
+
+
+def _check_context(run: Run, family: Any, where: str) -> None:
+    """Heads of attention that processes share must divide among them."""
+    from pdmd.models.source import architecture_of
+
+    key, context = "distill.parallel.context", run.distill.parallel.context
+    if context == 1:
+        return
+    if family.kind != "wan":
+        raise refusal(where, key, context, "1 but for a pretrained Wan model")
+    heads = int(architecture_of(run.model, run.results)["num_attention_heads"])
+    if heads % context:
+        expected = f"a divisor of the {heads} heads of {run.model.family}'s attention"
+        raise refusal(where, key, context, expected)
 
 
 def features(*arguments: Any, **options: Any) -> dict[str, Tensor]:
