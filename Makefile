@@ -17,7 +17,7 @@ help: ## list the targets
 setup: .venv/.ready ## make .venv from requirements.lock (about 2.5 minutes, once)
 	@:
 
-demo: .venv/.ready ## see Phased DMD beside plain DMD
+demo: .venv/.ready ## see Phased DMD beside DMD2
 	@$(ACTIVATE)
 	export OMP_NUM_THREADS=1
 	.venv/bin/python -m pdmd demo -- --configfile config/demo.yaml
@@ -41,7 +41,7 @@ test-slurm: .venv/.ready ## run every test on a SLURM of its own, the slow ones 
 	@$(ACTIVATE)
 	PDMD_REQUIRE_SLURM=1 PDMD_SLOW_SLURM=1 .venv/bin/python -m pytest tests/slurm --durations=10
 
-small: .venv/.ready ## run the small image and video models in full: every method, three seeds
+small: .venv/.ready ## run the small image and video models at length (two hours)
 	@$(ACTIVATE)
 	export OMP_NUM_THREADS=1
 	.venv/bin/python -m pdmd demo -- --configfile config/small.yaml

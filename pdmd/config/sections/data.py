@@ -42,7 +42,7 @@ class PromptedData(Data):
 
     px: int = key("side of the pictures or clips", least=8, most=4096, multipleOf=4)
     heldout: int = key(
-        "jittered pictures of each sprite, or clips of each kind, that are held out",
+        "held out: jittered pictures of each sprite, clips of each kind, or so many of a `folder`",
         least=8,
         most=1_000_000,
     )
