@@ -90,7 +90,7 @@ ablations: .venv/.ready ## run every ablation of config/ablations beside what is
 	.venv/bin/snakemake -c2 ablations
 
 # Cheap and decisive ones first; each ends with its tables, and what is finished is not run again.
-SCIENCE ?= mixture exits renoise phases length reuse complexity3 complexity7 complexity9 complexity9_apart auto adaptive digits moving emoji moving_reuse moving_adaptive small_auto moving_more emoji_more second twins moving_average moving_grid
+SCIENCE ?= mixture exits renoise phases length reuse complexity3 complexity7 complexity9 complexity9_apart auto adaptive digits moving emoji moving_reuse moving_adaptive small_auto moving_more emoji_more second twins moving_average moving_grid intervals
 
 science: .venv/.ready ## run what decides the claims (ten hours by estimate; SCIENCE="mixture exits" a part)
 	@$(ACTIVATE)
