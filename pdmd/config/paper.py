@@ -54,6 +54,7 @@ class Made:
     )
     drawing: str | None = key("of a `figure`: the function of the kind's room", absent=None)
     metrics: tuple[tuple[str, str], ...] = derived(())  # ours, and the head of its column
+    lines: tuple[tuple[str, str], ...] = derived(())  # of a curve: a group of cells, and its label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,11 @@ class Artefact:
     caption: str = key("ours", minLength=1, maxLength=LETTERS)
     columns: tuple[str, ...] = key("heads of the published columns", absent=(), entries=(1, 20))
     along: str | None = key("of a `curve`: its setting", absent=None, maxLength=60)
+    axis: str | None = key(
+        "of a `curve`: what that is called; its key's last part where nothing is said",
+        absent=None,
+        maxLength=60,
+    )
     published: tuple[Published, ...] = derived(())
     made: tuple[Made, ...] = derived(())
     absent: tuple[Absent, ...] = derived(())
@@ -112,7 +118,8 @@ def paper_schema() -> Schema:
     published["properties"]["rows"] = {"type": "object", "additionalProperties": numbers}
     published["required"] = [*published["required"], "rows"]
     named = {"type": "string", "minLength": 1, "maxLength": 60}
-    made["properties"]["metrics"] = {"type": "object", "additionalProperties": named}
+    for name in ("metrics", "lines"):
+        made["properties"][name] = {"type": "object", "additionalProperties": named}
     artefact = schema(Artefact)
     for name, items in {"published": published, "made": made, "absent": schema(Absent)}.items():
         artefact["properties"][name] = {"type": "array", "maxItems": 100, "items": items}
@@ -144,7 +151,11 @@ def _artefact(value: Mapping[str, Any]) -> Artefact:
     lists = {
         "published": [_published(one) for one in value.get("published", ())],
         "made": [
-            replace(build(Made, one), metrics=tuple(one.get("metrics", {}).items()))
+            replace(
+                build(Made, one),
+                metrics=tuple(one.get("metrics", {}).items()),
+                lines=tuple(one.get("lines", {}).items()),
+            )
             for one in value.get("made", ())
         ],
         "absent": [build(Absent, one) for one in value.get("absent", ())],

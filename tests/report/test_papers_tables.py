@@ -15,6 +15,7 @@ from pdmd.config.paper import Artefact, Made, Published, artefacts
 from pdmd.config.yaml_files import read_yaml
 from pdmd.errors import UserError
 from pdmd.files.storage import read_json, write_json
+from pdmd.report.paper import curves
 from pdmd.report.paper.curves import grouped
 from pdmd.report.paper.documents import latex, table_texts
 from pdmd.report.paper.make import make_paper, planned, reads
@@ -214,6 +215,20 @@ def test_a_curve_has_a_line_a_group_and_the_rest_across():
     for members in lines.values():
         assert [value for value, _ in members] == [0.1, 0.2, 0.357, 0.5, 0.7, 0.882, 0.95]
     assert [run.method for run in level] == ["dmd", "dmd-normalised"]
+
+
+def test_a_curve_is_labelled_as_the_registry_says(monkeypatch):
+    settings = read_yaml(REPOSITORY / "config" / "config.yaml")
+    overlay = read_yaml(REPOSITORY / "config" / "science" / "renoise.yaml")
+    runs = list(Experiment(REPOSITORY, merge(settings, overlay)).runs.values())
+    distilled = [run for run in runs if run.kind == "distill"]
+    scores = {run.method: [{"tv": 0.1}, {"tv": 0.2}, {"tv": 0.3}] for run in distilled}
+    monkeypatch.setattr(curves, "read_metrics", lambda *_: scores)
+    labels = {"at-gradient-literal": "one level"}
+    figure = curves.curve(distilled, "student.renoise.at", {"tv": "TV"}, "noise level", labels)
+    assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("noise level", "TV")
+    words = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert {"one level", "at-gradient-normalised"} < set(words)
 
 
 # ---- the whole

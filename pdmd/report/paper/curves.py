@@ -22,13 +22,20 @@ COLOURS = (VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY)
 DASHES = ("-", "--", "-.", ":")
 
 
-def curve(runs: Sequence[Run], along: str, metrics: Mapping[str, str]) -> Figure:
+def curve(
+    runs: Sequence[Run],
+    along: str,
+    metrics: Mapping[str, str],
+    axis: str,
+    labels: Mapping[str, str],
+) -> Figure:
     """A panel a metric: mean and 95% interval over seeds, along a setting's values.
 
     Methods without the setting are lines across, each in its group's place in the legend.
 
     Args:
-        along: such as `student.renoise.at`; metrics: ours, and the axis's label.
+        along: such as `student.renoise.at`; metrics: ours, and the axis's label; axis: the label of
+            the other axis; labels: of groups of methods, by what remains of their names.
     """
     scores = read_metrics(runs, list(metrics))
     figure = new_figure(TEXT, 2.6)
@@ -36,14 +43,14 @@ def curve(runs: Sequence[Run], along: str, metrics: Mapping[str, str]) -> Figure
     lines, level = grouped(runs, along)
     for ax, (metric, label) in zip(axes, metrics.items(), strict=True):
         for place, (name, members) in enumerate(lines.items()):
-            _draw(ax, place, name, members, scores, metric)
+            _draw(ax, place, labels.get(name, name), members, scores, metric)
         for place, run in enumerate(level):
             mean, low, high = _interval(scores[run.method], metric)
             style = {"color": COLOURS[place % len(COLOURS)], "linestyle": ":"}
             ax.axhline(mean, label=look(run.method).label, linewidth=0.9, **style)
             if math.isfinite(low):
                 ax.axhspan(low, high, color=style["color"], alpha=0.08, linewidth=0)
-        ax.set(xlabel=along.rpartition(".")[2], ylabel=label)
+        ax.set(xlabel=axis, ylabel=label)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return figure

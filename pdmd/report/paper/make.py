@@ -137,7 +137,9 @@ def _figure(artefact: Artefact, source: Source) -> Any:
 def _curve(artefact: Artefact, source: Source) -> Any:
     from pdmd.report.paper.curves import curve
 
-    return curve(source.runs, str(artefact.along), dict(source.made.metrics))
+    along, made = str(artefact.along), source.made
+    axis = artefact.axis or along.rpartition(".")[2]
+    return curve(source.runs, along, dict(made.metrics), axis, dict(made.lines))
 
 
 def _rollouts(artefact: Artefact, source: Source) -> Any:
