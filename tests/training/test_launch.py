@@ -282,7 +282,9 @@ def test_an_uneven_batch_is_refused(copied, tiny):
     diff = {**SHORT, "distill": {"updates": 20, "batch": 33}}
     status, errors = finish(start(*job(copied, tiny, diff)))
     assert status == 2
-    assert errors.splitlines()[1] == "pdmd: batch: 33: expected a multiple of the 2 processes"
+    assert (
+        errors.splitlines()[1] == "pdmd: distill.batch: 33: expected a multiple of the 2 processes"
+    )
 
 
 # ---- what is launched

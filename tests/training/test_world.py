@@ -584,7 +584,7 @@ def test_a_batch_without_equal_shares_is_refused(tiny):
     model = build(SMALL, Space((2,)), 1, 0)
     with pytest.raises(UserError) as caught:
         FitTrainer(RECTIFIED, recipe, model, None, [0], None, World(1, 3))
-    assert str(caught.value) == "batch: 64: expected a multiple of the 3 processes"
+    assert str(caught.value) == "fit.batch: 64: expected a multiple of the 3 processes"
     FitTrainer(RECTIFIED, recipe, model, None, [0], None, World(1, 4))  # control
 
 
