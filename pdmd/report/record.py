@@ -15,7 +15,8 @@ from pdmd.scenarios.kind import kinds
 from pdmd.stages.outputs import PROVENANCE
 
 PAPER = "paper"  # the folder of its tables and figures
-DRAWN = {"", "science/mixture", "science/emoji", "science/moving"}  # parts with figures
+# Parts with figures.
+DRAWN = {"", *(f"science/{name}" for name in ("mixture", "emoji", "emoji_more", "moving"))}
 
 
 def keep_record(results: Path, docs: Path, captions: Path = CAPTIONS[-1]) -> None:
