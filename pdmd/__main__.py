@@ -5,7 +5,7 @@ import signal
 import sys
 from contextlib import suppress
 
-from pdmd.leaving import leave
+from pdmd.leaving import leave, stopped
 
 
 def main(alone: bool = False) -> int:
@@ -24,12 +24,7 @@ def main(alone: bool = False) -> int:
             own_process()
         return run()
     except KeyboardInterrupt:
-        return _stopped()
-
-
-def _stopped() -> int:
-    print("pdmd: stopped", file=sys.stderr)
-    return 128 + signal.SIGINT
+        return stopped()
 
 
 def asked() -> int | None:
@@ -39,7 +34,7 @@ def asked() -> int | None:
 
         return ask(sys.argv[1:])
     except KeyboardInterrupt:
-        return _stopped()
+        return stopped()
 
 
 if __name__ == "__main__":

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 import threading
 from contextlib import suppress
 from typing import NoReturn
+
+
+def stopped() -> int:
+    """Say that Ctrl-C ended a command that had not begun; its exit status."""
+    print("pdmd: stopped", file=sys.stderr)
+    return 128 + signal.SIGINT
 
 
 def leave(status: int) -> NoReturn:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pdmd.leaving import leave
+from pdmd.leaving import leave, stopped
 
 VARIABLE = "PDMD_WARM"  # the socket's path
 COLD = {
@@ -292,8 +292,7 @@ def _run(
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         status = command()
     except KeyboardInterrupt:  # before it began: it says the same itself
-        print("pdmd: stopped", file=sys.stderr)
-        status = 128 + signal.SIGINT
+        status = stopped()
     except SystemExit as error:  # of argparse
         status = error.code if isinstance(error.code, int) else 1
     except BaseException:

@@ -20,8 +20,8 @@ from pdmd.stages.bank import make_bank
 from pdmd.stages.distill import distill_phase
 
 torch.set_num_threads(1)
-# The first backward pass of a process starts what threads it will have. Among fake tensors it takes
-# them for a GPU's, and starts some, after which no forked process could have a backward pass.
+# The first backward pass of a process starts what threads it will have: among fake tensors some, so
+# that no process that is forked from it can have a backward pass.
 torch.ones(1, requires_grad=True).sum().backward()
 # A shell's background job ignores Ctrl-C, and would have all that the tests start ignore it.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -134,9 +134,7 @@ class Planner:
         self, run: Run, phase: Phase, hardware: Hardware, sizes: list[str], rows: int, depth: int
     ) -> PhasePlan:
         few, several = _rehearsed(run, rows)
-        key, depths = _alike(run, phase), self.depths
-        if hardware.sharded:
-            depths = SHARDED_DEPTHS
+        key, depths = _alike(run, phase), self._depths(hardware)
 
         def count(size: str, at: int) -> Counted:
             return self._count(phase.number, size, hardware, at, few, several, key)
@@ -154,6 +152,9 @@ class Planner:
         calls = forwards(run, phase.first, phase.last)
         return PhasePlan(phase.number, updates, memory, moment, flops, calls)
 
+    def _depths(self, hardware: Hardware) -> tuple[int, int]:
+        return SHARDED_DEPTHS if hardware.sharded else self.depths
+
     def _largest(self, size: str) -> bool:
         return size == largest_first(data_of(read_run(self.config)))[0]
 
@@ -168,8 +169,7 @@ class Planner:
         alike: tuple[object, ...],
     ) -> Counted:
         """Of phases that are alike one stands for all."""
-        first = SHARDED_DEPTHS[0] if hardware.sharded else self.depths[0]
-        same = alike if depth > first or self._largest(size) else alike[2:4]
+        same = alike if depth > self._depths(hardware)[0] or self._largest(size) else alike[2:4]
         gpus = hardware.gpus if hardware.sharded else hardware.gpus > 1
         key = (size, gpus, hardware.sharded, depth, rows, several, same)
         if key not in self.counted:
