@@ -49,7 +49,7 @@ def check_context(run: Run, where: str) -> None:
     if context == 1:
         return
     if not isinstance(data, ReleasedData):
-        raise refusal(where, key, context, "1 but for a pretrained Wan model")
+        raise refusal(where, key, context, "1 but for a pretrained model")
     if model.compile:
         raise refusal(where, key, context, "1 with model.compile: blocks exchange tokens")
     if model.attention not in SHARING:

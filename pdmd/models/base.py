@@ -99,9 +99,11 @@ class TextNetwork(VelocityNetwork):
 
     Attributes:
         computes: the precision that it computes in where that is not its weights'.
+        sharing: how many processes compute a part each of its tokens, of text, too.
     """
 
     computes: torch.dtype | None = None
+    sharing: int = 1
 
     def __init__(self, net: Any):
         super().__init__()

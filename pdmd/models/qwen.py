@@ -37,14 +37,19 @@ def rescale_guidance(guided: Tensor, given: Tensor) -> Tensor:
 
 
 class QwenVelocity(TextNetwork):
-    """A QwenImageTransformer2DModel; it reads no padding of text, so text is cut to the batch's."""
+    """A QwenImageTransformer2DModel; it reads no padding of text, so text is cut to the batch's.
+
+    Where processes share tokens, to a multiple of those: each computes as many.
+    """
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition = None) -> Tensor:
         """Velocity at x_t (N, C, 1, H, W), t (N,), text of N prompts -> like x_t."""
         prompts = given(condition)
         lengths = prompts.lengths
         dtype = self.computes or self.net.img_in.weight.dtype
-        text = prompts.text[:, : int(lengths.max())].to(dtype)
+        longest = -(-int(lengths.max()) // self.sharing) * self.sharing
+        text = prompts.text[:, :longest].to(dtype)
+        text = torch.nn.functional.pad(text, (0, 0, 0, longest - text.shape[1]))
         height, width = x_t.shape[-2:]
         mask = torch.arange(text.shape[1], device=x_t.device) < lengths[:, None]
         v = self.net(

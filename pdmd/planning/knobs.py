@@ -101,8 +101,7 @@ def _sharded(setup: Setup, gpus: int | None = None) -> Setup:
 def _context(setup: Setup) -> Iterator[Setup]:
     """From two processes that share tokens to as many as attention's heads divide among."""
     run, gpus = setup.run, setup.hardware.gpus
-    can = FAMILIES[str(run.model.family)].kind == "wan" and not run.model.compile
-    if not can or run.model.attention not in SHARING or run.distill.parallel.context > 1:
+    if run.model.compile or run.model.attention not in SHARING or run.distill.parallel.context > 1:
         return
     heads = int(architecture_of(run.model, run.results)["num_attention_heads"])
     whole = (heads, gpus, *map(tokens_of, data_of(run).sizes))

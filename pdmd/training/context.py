@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from pdmd.errors import UserError
 from pdmd.models.adapters import transformers_of
-from pdmd.models.base import VelocityNetwork
+from pdmd.models.base import TextNetwork, VelocityNetwork
 from pdmd.training.world import World
 
 KEY = "distill.parallel.context"
@@ -40,6 +40,9 @@ def share_tokens(networks: Iterable[VelocityNetwork], world: World) -> None:
     config = ParallelConfig(context_parallel_config=of)
     config.setup(world.rank, world.size, world.device, mesh=mesh)
     for network in networks:
+        for module in network.modules():
+            if isinstance(module, TextNetwork):
+                module.sharing = world.context
         for net in transformers_of(network):
             heads = int(net.config.num_attention_heads)
             if heads % world.context:

@@ -14,7 +14,7 @@ from pdmd.planning import plan as plan_module
 from pdmd.planning.plan import Hardware, Planner
 from pdmd.training.parallel import mesh_of
 
-SIZE = "33x96x128"  # 432 tokens, more than a prompt has
+SIZES = {"wan21t2v": "33x96x128", "qwenimage": "1x288x384"}  # 432 tokens, more than a prompt has
 TWO = Hardware(2)
 
 
@@ -24,18 +24,19 @@ def released(scenario, **diff):
     return accepted(own(scenario, **diff, **five)).configs[scenario, "phased2"]
 
 
-def config_of(context):
+def config_of(context, scenario="wan21t2v"):
     """Two processes; each has two samples, and all their tokens or half of them."""
+    size = SIZES[scenario]
     diff = {
-        "data": {"sizes": [SIZE], "shares": [1.0]},
-        "evaluate": {"size": SIZE},
+        "data": {"sizes": [size], "shares": [1.0]},
+        "evaluate": {"size": size},
         "distill": {
             **{"fake_updates": 1, "microbatch": 2, "batch": 4 // context},
             "parallel": {"context": context},
         },
         "hardware": {"processes": 2},
     }
-    return tiny_config("wan21t2v", diff)
+    return tiny_config(scenario, diff)
 
 
 def real(config, folder, phase=1):
@@ -58,14 +59,15 @@ def real(config, folder, phase=1):
 
 
 @pytest.mark.slow
-def test_shared_tokens_are_planned_as_they_are(tmp_path):
-    size, flops = real(config_of(2), tmp_path / "x")
-    plan = Planner(config_of(2), TEXT).plan(TWO)
+@pytest.mark.parametrize("scenario", SIZES)
+def test_shared_tokens_are_planned_as_they_are(scenario, tmp_path):
+    size, flops = real(config_of(2, scenario), tmp_path / "x")
+    plan = Planner(config_of(2, scenario), TEXT).plan(TWO)
     assert plan.rows == 2
-    assert plan.bytes == pytest.approx(size, rel=0.01)
+    assert plan.bytes == pytest.approx(size, rel=0.02)
     assert plan.phases[0].flops == pytest.approx(flops)
     # The control: with all its tokens a process has more, of as many samples.
-    whole = Planner(config_of(1), TEXT).plan(TWO)
+    whole = Planner(config_of(1, scenario), TEXT).plan(TWO)
     assert whole.rows == 2
     assert whole.bytes > 1.2 * size
     assert whole.phases[0].flops["bfloat16"] > 1.5 * flops["bfloat16"]
@@ -107,8 +109,8 @@ def test_sharing_tokens_is_tried_where_a_plan_does_not_fit():
     tight = Planner(merge(config, {"distill": {"parallel": {"context": 2}}}), TEXT).plan(TWO)
     tried = knobs.nearest(Planner(config, TEXT), TWO, tight.bytes)
     assert [one.changes for one in tried if one.fits] == [("distill.parallel.context: 2",)]
-    qwen = knobs.Setup(tiny_config("qwenimage", {"hardware": {"processes": 2}}), TWO)
-    assert list(knobs._context(qwen)) == []
+    compiled = knobs.Setup(merge(config, {"model": {"compile": True}}), TWO)
+    assert list(knobs._context(compiled)) == []
 
 
 def test_what_is_named_may_be_configured():

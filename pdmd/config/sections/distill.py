@@ -77,7 +77,7 @@ class Parallel:
         absent="none",
     )
     context: int = key(
-        "of a pretrained Wan model, how many processes share the tokens of each sample (Ulysses,"
+        "of a pretrained model, how many processes share the tokens of each sample (Ulysses,"
         " arXiv 2309.14509): activations of a part each, for exchanges in every block. It divides"
         " the processes, the tokens of a sample and the attention's heads",
         least=1,

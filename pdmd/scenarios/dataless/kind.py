@@ -123,8 +123,6 @@ def _check_context(run: Run, family: Any, where: str) -> None:
     key, context = "distill.parallel.context", run.distill.parallel.context
     if context == 1:
         return
-    if family.kind != "wan":
-        raise refusal(where, key, context, "1 but for a pretrained Wan model")
     heads = int(architecture_of(run.model, run.results)["num_attention_heads"])
     if heads % context:
         expected = f"a divisor of the {heads} heads of {run.model.family}'s attention"
