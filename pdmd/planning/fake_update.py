@@ -17,7 +17,7 @@ from pdmd.config.sections import Balance
 from pdmd.distill import Begun, Draws, Noised, PhaseTrainer, Samples
 from pdmd.models.base import Prompted, VelocityNetwork, given
 from pdmd.models.families import Family
-from pdmd.planning.fakes import Fakes, FakeStream, Pretended, gathering, pretended_group
+from pdmd.planning.fakes import Fakes, FakeStream, gathering, pretended_group
 from pdmd.planning.live import Live, Segment
 from pdmd.planning.rehearsal import TEXT_ROWS, Rehearsal, weights_of
 from pdmd.rollout import Rollout
@@ -25,10 +25,11 @@ from pdmd.stages.distill import phase_recipe
 from pdmd.streams import Stream
 from pdmd.training.cost import Cost
 from pdmd.training.parallel import mesh_of
+from pdmd.training.world import World
 
 FAKE_ROLE = "fake"
 FAKE, GENERATOR = "fake update", "generator update"
-ROLLOUT = "rollout"
+ROLLOUT, OPTIMIZER = "rollout", "optimizer"
 
 
 class Clock(Cost):
@@ -159,7 +160,7 @@ class CountedTrainer(PhaseTrainer):
             return super()._backward(loss, share)
 
     def _descend(self, role: str, loss: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        with self.cost.time("optimizer"):
+        with self.cost.time(OPTIMIZER):
             return super()._descend(role, loss, step)
 
 
@@ -221,7 +222,7 @@ def count_update(
     if sharded:
         config = merge(config, {"model": {"offload": "none"}})
     context = read_run(config).distill.parallel.context
-    world = Pretended(size=processes).sharing_tokens(context)
+    world = World(size=processes).sharing_tokens(context)
     stage = FakeRehearsal.__new__(FakeRehearsal)
     stage.fakes = fakes
     stage.__init__(config, size, world, depth, text_rows)  # type: ignore[misc]

@@ -9,11 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.distributed import ReduceOp
 
 from pdmd.planning.live import Live
 from pdmd.streams import Stream
-from pdmd.training.world import World
 
 aten = torch.ops.aten
 
@@ -50,14 +48,6 @@ class FakeStream(Stream):
         rows = len(range(batch)[self.share]) * len(self.seeds)
         with self.fakes:
             return torch.empty(rows, *shape, device=self.device)
-
-
-class Pretended(World):
-    """One of several processes whose others are not there; sums over them are its own values."""
-
-    @staticmethod
-    def _reduce(value: Tensor, how: Any = ReduceOp.SUM) -> Tensor:
-        return value
 
 
 @contextmanager

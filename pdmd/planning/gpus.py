@@ -9,6 +9,10 @@ from dataclasses import dataclass
 # bfloat16 (arXiv 2407.21783, Table 4); a sample at a time, adapters in float32 and calls
 # that alternate between roles reach less.
 UTILISATION = (0.2, 0.4)
+# Share of a link's speed that exchanges reach, assumed; of one direction, as its maker states it.
+LINKED = (0.4, 0.8)
+NODE = 8  # GPUs that are linked with each other
+NETWORK = 50e9  # bytes a second between nodes for each GPU, assumed: a 400 Gb/s adapter each
 FRAGMENTED = 0.05  # of an allocator's memory that no tensor can use, assumed
 CONTEXT = 2**30  # bytes of CUDA's context and of libraries, assumed
 GIB = 2**30
@@ -19,26 +23,34 @@ class Gpu:
     """A GPU.
 
     Attributes:
-        gib: memory; peak: precision -> operations a second, dense; source: of these numbers.
+        gib: memory; peak: precision -> operations a second, dense; linked: bytes a second that
+        another of its node sends it; source: of these numbers.
     """
 
     gib: float
     peak: Mapping[str, float]
+    linked: float
     source: str
 
+    def link(self, gpus: int) -> float:
+        """Bytes a second from one of so many to another: beyond a node by its network."""
+        return self.linked if gpus <= NODE else min(self.linked, NETWORK)
 
-def _gpu(gib: float, bfloat16: float, float32: float, source: str) -> Gpu:
-    """A GPU by its memory in GiB and its speeds in units of 1e12 a second."""
-    return Gpu(gib, {"bfloat16": bfloat16 * 1e12, "float32": float32 * 1e12}, source)
+
+def _gpu(gib: float, bfloat16: float, float32: float, linked: float, source: str) -> Gpu:
+    """A GPU by its memory in GiB, its speeds in units of 1e12 a second, and 1e9 bytes a second."""
+    peak = {"bfloat16": bfloat16 * 1e12, "float32": float32 * 1e12}
+    return Gpu(gib, peak, linked * 1e9, source)
 
 
-# float32 is that of the vector units: training leaves TF32 off.
+# float32 is that of the vector units: training leaves TF32 off. A link is half of what NVLink, or
+# PCIe, has in both directions.
 GPUS = {
-    "a100": _gpu(80, 312, 19.5, "NVIDIA A100 datasheet, SXM4 80 GB"),
-    "h100": _gpu(80, 989, 67, "NVIDIA H100 datasheet, SXM5"),
-    "h200": _gpu(141, 989, 67, "NVIDIA H200 datasheet, SXM"),
-    "b200": _gpu(180, 2250, 75, "NVIDIA DGX B200 datasheet, an eighth"),
-    "l40s": _gpu(48, 362, 91.6, "NVIDIA L40S datasheet"),
+    "a100": _gpu(80, 312, 19.5, 300, "NVIDIA A100 datasheet, SXM4 80 GB"),
+    "h100": _gpu(80, 989, 67, 450, "NVIDIA H100 datasheet, SXM5"),
+    "h200": _gpu(141, 989, 67, 450, "NVIDIA H200 datasheet, SXM"),
+    "b200": _gpu(180, 2250, 75, 900, "NVIDIA DGX B200 datasheet, an eighth"),
+    "l40s": _gpu(48, 362, 91.6, 32, "NVIDIA L40S datasheet"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Counting, op by op, of what training does: bytes of tensors that live, and calculations.
+"""Counting, op by op, of what training does: bytes that live and are sent, and calculations.
 
 The same counter sees real tensors and fake ones, which have shapes and no values. It does not see
 what a kernel allocates for itself while it runs, nor how an allocator rounds.
@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from pdmd.models.rows import local
+from pdmd.planning.exchanges import exchanged
 
 aten = torch.ops.aten
 GATHERED = "gathered"  # the part of what sharded networks put together again
@@ -40,11 +41,13 @@ class Segment:
 
     Attributes:
         peak: part -> bytes, at the moment when most lived; flops: precision -> floating-point
-            operations, a multiplication and an addition being two.
+            operations, a multiplication and an addition being two; exchanged: kind -> bytes of all
+            processes of a group that are put together, or summed.
     """
 
     peak: Counter[str] = field(default_factory=Counter)
     flops: Counter[str] = field(default_factory=Counter)
+    exchanged: Counter[str] = field(default_factory=Counter)
 
     @property
     def bytes(self) -> int:
@@ -181,3 +184,5 @@ class Live(TorchDispatchMode):
         if formula is not None:
             precision = str(args[0].dtype).removeprefix("torch.")
             self._segment.flops[precision] += int(formula(*args, **kwargs, out_val=made))
+        if sent := exchanged(func, args, made):
+            self._segment.exchanged[sent[0]] += sent[1]

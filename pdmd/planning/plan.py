@@ -7,8 +7,9 @@ blocks takes follows along the line through both.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from pdmd.config.budget import forwards, phase_updates, rollout_calls
 from pdmd.config.experiment import Config
@@ -16,8 +17,9 @@ from pdmd.config.run import read_run
 from pdmd.config.sections import ReleasedData, Run, tokens_of
 from pdmd.models.source import DEPTH, architecture_of
 from pdmd.phases import Phase
-from pdmd.planning.fake_update import FAKE, ROLLOUT, Counted, count_update
-from pdmd.planning.gpus import UTILISATION, Gpu, seconds
+from pdmd.planning.exchanges import received
+from pdmd.planning.fake_update import FAKE, OPTIMIZER, ROLLOUT, Counted, count_update
+from pdmd.planning.gpus import LINKED, UTILISATION, Gpu, seconds
 from pdmd.planning.live import Segment
 from pdmd.planning.rehearsal import (
     AWAY,
@@ -30,6 +32,9 @@ from pdmd.stages.grid import ranges_of, student_phases
 
 DEPTHS = (2, 3)  # blocks: the first is unlike the others, nothing before it is trained
 SHARDED_DEPTHS = (3, 4)  # the next block is gathered while one computes, or gives gradients
+Of = Callable[[Segment], Counter[str]]
+FLOPS: Of = attrgetter("flops")
+EXCHANGED: Of = attrgetter("exchanged")
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,9 @@ class PhasePlan:
 
     Attributes:
         number, updates: of the phase; memory: part -> bytes, at the moment when most lives;
-        moment: which that is; flops: precision -> operations of an update; forwards: calls of a
-        network a sample and update, a backward pass being two.
+        moment: which that is; flops: precision -> operations of an update; received: kind -> bytes
+        that other GPUs send it in an update; forwards: calls of a network a sample and update, a
+        backward pass being two.
     """
 
     number: int
@@ -60,6 +66,7 @@ class PhasePlan:
     memory: Mapping[str, float]
     moment: str
     flops: Mapping[str, float]
+    received: Mapping[str, float]
     forwards: float
 
     @property
@@ -71,6 +78,14 @@ class PhasePlan:
         """An update's time, at the higher and the lower share of a GPU's peak."""
         low, high = (seconds(self.flops, gpu, share) / 60 for share in UTILISATION[::-1])
         return low, high
+
+    def exchanges(self, gpu: Gpu, gpus: int) -> tuple[float, float]:
+        """Minutes of an update's exchanges, at the higher and the lower share of a link's speed.
+
+        What overlaps with calculations costs none of it.
+        """
+        total = sum(self.received.values()) / gpu.link(gpus) / 60
+        return total / LINKED[1], total / LINKED[0]
 
 
 @dataclass(frozen=True)
@@ -141,16 +156,19 @@ class Planner:
 
         low, high = (count(sizes[0], at) for at in depths)
         memory, moment = _memory(low, high, depths, depth, rows / few)
-        flops: Counter[str] = Counter()
+        flops, sent = dict[str, float](), dict[str, float]()
+        grown = Grown(low, high, depths, depth)
         expected = rollout_calls(run.student, phase.first, phase.last)
         for size in sizes:
             other = low if size == sizes[0] else count(size, depths[0])
             share = shares_of(data_of(run))[tokens_of(size)] / sum(data_of(run).shares)
-            for name, number in _flops(other, low, high, depths, depth, run, expected).items():
-                flops[name] += share * rows * number  # type: ignore[assignment]
+            for total, of in ((flops, FLOPS), (sent, EXCHANGED)):
+                for name, number in _total(of, other, grown, run, rows, expected).items():
+                    total[name] = total.get(name, 0.0) + share * number
+        sent = received(sent, hardware.gpus, run.distill.parallel.context)
         updates = phase_updates(run, phase.number)
         calls = forwards(run, phase.first, phase.last)
-        return PhasePlan(phase.number, updates, memory, moment, flops, calls)
+        return PhasePlan(phase.number, updates, memory, moment, flops, sent, calls)
 
     def _depths(self, hardware: Hardware) -> tuple[int, int]:
         return SHARDED_DEPTHS if hardware.sharded else self.depths
@@ -232,40 +250,43 @@ def _parts(low: Segment, high: Segment, depths: tuple[int, int], depth: int) -> 
     return {name: max(0.0, _line(low.peak[name], high.peak[name], depths, depth)) for name in names}
 
 
-def _flops(
-    other: Counted,
-    low: Counted,
-    high: Counted,
-    depths: tuple[int, int],
-    depth: int,
-    run: Run,
-    expected: float,
-) -> Counter[str]:
-    """Precision -> operations of an update a sample.
+@dataclass(frozen=True)
+class Grown:
+    """What was counted at two depths of the largest size, and the depth that is asked for."""
+
+    low: Counted
+    high: Counted
+    depths: tuple[int, int]
+    depth: int
+
+    def times(self, of: Of, segment: str) -> dict[str, float]:
+        """Kind -> how many times what a segment has at the first depth."""
+        first, second = (of(one.segments[segment]) for one in (self.low, self.high))
+        return {
+            kind: _line(count, second[kind], self.depths, self.depth) / count
+            for kind, count in first.items()
+        }
+
+
+def _total(
+    of: Of, other: Counted, grown: Grown, run: Run, rows: int, expected: float
+) -> dict[str, float]:
+    """Kind -> operations, or bytes that are exchanged, of an update.
 
     Args:
-        other: at the size that is asked for, and the first depth; low, high: at both depths, at
-            the size of most tokens; expected: calls of a rollout in the mean.
+        of: which; other: counted at the size that is asked for, and the first depth; rows: of the
+            update; expected: calls of a rollout in the mean.
     """
-    total: Counter[str] = Counter()
+    total = dict[str, float]()
     for name, segment in other.segments.items():
-        times = run.distill.fake_updates if name.startswith(FAKE) else 1
-        if run.distill.rollout == "reuse" and name == f"{FAKE}: {ROLLOUT}":
-            times = 1
-        scale = times / other.rows
+        scale = 1.0 if name.endswith(OPTIMIZER) else rows / other.rows  # once, or for each sample
+        if name.startswith(FAKE) and not (
+            run.distill.rollout == "reuse" and name == f"{FAKE}: {ROLLOUT}"
+        ):
+            scale *= run.distill.fake_updates
         if name.endswith(ROLLOUT) and other.calls.get(name):
             scale *= expected * other.rows / other.calls[name]
-        grown = _grown(name, low, high, depths, depth)
-        for kind, count in segment.flops.items():
-            total[kind] += scale * count * grown[kind]  # type: ignore[assignment]
+        times = grown.times(of, name)
+        for kind, count in of(segment).items():
+            total[kind] = total.get(kind, 0.0) + scale * count * times[kind]
     return total
-
-
-def _grown(
-    name: str, low: Counted, high: Counted, depths: tuple[int, int], depth: int
-) -> dict[str, float]:
-    """Precision -> how many times the operations of a segment at the first depth."""
-    first, second = (one.segments[name].flops for one in (low, high))
-    return {
-        kind: _line(count, second[kind], depths, depth) / count for kind, count in first.items()
-    }

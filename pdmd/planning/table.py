@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from pdmd.planning.gpus import FRAGMENTED, GIB, UTILISATION, Gpu, usable
+from pdmd.planning.exchanges import KINDS
+from pdmd.planning.gpus import FRAGMENTED, GIB, LINKED, UTILISATION, Gpu, usable
 from pdmd.planning.knobs import Tried
 from pdmd.planning.live import GATHERED
 from pdmd.planning.plan import PhasePlan, Plan
@@ -34,6 +35,7 @@ def as_json(plan: Plan, name: str, gpu: Gpu, gib: float, tried: Sequence[Tried])
         "gpu": {"name": name, "gib": gib, "usable_bytes": usable(gib), "source": gpu.source},
         "peak_flops_a_second": dict(gpu.peak),
         "utilisation": list(UTILISATION),
+        "link": {"bytes_a_second": gpu.link(plan.hardware.gpus), "shares": list(LINKED)},
         "gpus": plan.hardware.gpus,
         "sharded": plan.hardware.sharded,
         "size": plan.size,
@@ -41,12 +43,12 @@ def as_json(plan: Plan, name: str, gpu: Gpu, gib: float, tried: Sequence[Tried])
         "bytes": plan.bytes,
         "fits": plan.bytes <= usable(gib),
         "hours": [low, high],
-        "phases": [_phase_json(phase, gpu) for phase in plan.phases],
+        "phases": [_phase_json(phase, gpu, plan.hardware.gpus) for phase in plan.phases],
         "tried": [vars(one) for one in tried],
     }
 
 
-def _phase_json(phase: PhasePlan, gpu: Gpu) -> dict[str, Any]:
+def _phase_json(phase: PhasePlan, gpu: Gpu, gpus: int) -> dict[str, Any]:
     return {
         "phase": phase.number,
         "updates": phase.updates,
@@ -56,6 +58,8 @@ def _phase_json(phase: PhasePlan, gpu: Gpu) -> dict[str, Any]:
         "flops_an_update": dict(phase.flops),
         "forwards_a_sample": phase.forwards,
         "minutes_an_update": list(phase.minutes(gpu)),
+        "received_bytes_an_update": dict(phase.received),
+        "exchange_minutes_an_update": list(phase.exchanges(gpu, gpus)),
     }
 
 
@@ -68,7 +72,7 @@ def as_text(plan: Plan, name: str, gpu: Gpu, gib: float, tried: Sequence[Tried])
         f"{plan.size}, {plan.rows} samples of an update a GPU; computed on fake tensors",
     ]
     for start in range(0, len(plan.phases), ACROSS):
-        lines += ["", *_columns(plan.phases[start : start + ACROSS], gpu, room)]
+        lines += ["", *_columns(plan.phases[start : start + ACROSS], gpu, hardware.gpus, room)]
     low, high = plan.hours(gpu)
     shares = " to ".join(f"{share:g}" for share in UTILISATION)
     lines += [
@@ -76,6 +80,7 @@ def as_text(plan: Plan, name: str, gpu: Gpu, gib: float, tried: Sequence[Tried])
         f"{_span(low, high)} hours in all, at {shares} of {gpu.peak['bfloat16'] / 1e12:g} TFLOP/s"
         f" in bfloat16",
         f"and {gpu.peak['float32'] / 1e12:g} in float32 ({gpu.source}).",
+        *_links(plan, gpu),
         f"Of {gib:g} GiB tensors can have {room / GIB:.1f}: 1 of context and"
         f" {FRAGMENTED:.0%} of fragments are assumed.",
         *_tried(tried, plan.bytes <= room),
@@ -83,7 +88,7 @@ def as_text(plan: Plan, name: str, gpu: Gpu, gib: float, tried: Sequence[Tried])
     return "\n".join(lines)
 
 
-def _columns(phases: Sequence[PhasePlan], gpu: Gpu, room: float) -> list[str]:
+def _columns(phases: Sequence[PhasePlan], gpu: Gpu, gpus: int, room: float) -> list[str]:
     def row(label: str, cells: Sequence[str]) -> str:
         return (label.ljust(LABEL) + "".join(cell.rjust(COLUMN) for cell in cells)).rstrip()
 
@@ -112,18 +117,43 @@ def _columns(phases: Sequence[PhasePlan], gpu: Gpu, room: float) -> list[str]:
             for name in flops
         ),
         row("minutes an update", [_span(*phase.minutes(gpu)) for phase in phases]),
+        *_exchanges(row, phases, gpu, gpus),
+    ]
+
+
+def _exchanges(
+    row: Callable[[str, Sequence[str]], str], phases: Sequence[PhasePlan], gpu: Gpu, gpus: int
+) -> list[str]:
+    """What GPUs send each other, of one nothing."""
+    kinds = [kind for kind in KINDS if any(phase.received.get(kind) for phase in phases)]
+    if not kinds:
+        return []
+    sent = [[_short(phase.received.get(kind, 0.0) / 1e9) for phase in phases] for kind in kinds]
+    return [
+        *(row(f"GB of {kind}", cells) for kind, cells in zip(kinds, sent, strict=True)),
+        row("  minutes of these", [_span(*phase.exchanges(gpu, gpus)) for phase in phases]),
+    ]
+
+
+def _links(plan: Plan, gpu: Gpu) -> list[str]:
+    """How exchanges are timed, where there are some."""
+    if not any(sum(phase.received.values()) for phase in plan.phases):
+        return []
+    speed = gpu.link(plan.hardware.gpus) / 1e9
+    shares = " to ".join(f"{share:g}" for share in LINKED)
+    return [
+        f"What GPUs send each other, at {shares} of {speed:g} GB/s, is not in these hours:",
+        "it adds nothing where it overlaps with calculations, all of it where it does not.",
     ]
 
 
 def _span(low: float, high: float) -> str:
     """Two numbers with two digits each."""
+    return "<0.01" if high < 0.01 else f"{_short(low)}-{_short(high)}"
 
-    def short(value: float) -> str:
-        return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
-    if high < 0.01:
-        return "<0.01"
-    return f"{short(low)}-{short(high)}"
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _tried(tried: Sequence[Tried], fits: bool) -> list[str]:

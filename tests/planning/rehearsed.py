@@ -78,7 +78,7 @@ def settled(config, phase_number=1):
 
 
 def seen(trainer, weights, step):
-    """The same, as the counter of plans sees it, and operations by precision.
+    """The same, as the counter of plans sees it, operations by precision, and exchanges by kind.
 
     Of several processes: what a thread of their exchanges frees no profiler is told of.
     """
@@ -89,4 +89,5 @@ def seen(trainer, weights, step):
         states = [state for one in trainer.optimizers.values() for state in one.state.values()]
         live.adopt([t for state in states for t in state.values()], "optimizer")
         trainer.update(step)
-    return live.segments[""].bytes, live.segments[""].flops
+    every = live.segments[""]
+    return every.bytes, every.flops, every.exchanged
