@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pdmd.leaving import leave, stopped
+from pdmd.training.stop import dying_with_parent
 
 VARIABLE = "PDMD_WARM"  # the socket's path
 COLD = {
@@ -74,6 +75,8 @@ def ask(arguments: Sequence[str]) -> int | None:
     path = os.environ.get(VARIABLE)
     if not path or not arguments or arguments[0] in COLD:
         return None
+    if "PDMD_AGENT" in os.environ:
+        dying_with_parent(signal.SIGKILL)()  # a launched job's process does not outlive its agent
     with socket.socket(socket.AF_UNIX) as channel:
         try:
             channel.connect(path)

@@ -179,6 +179,48 @@ def test_a_snakemakes_jobs_of_one_thread_are_forked(server, blocked, threads):
     assert snakemake.wait(60) == 0
 
 
+# ---- a launched job's processes
+
+
+@pytest.fixture
+def launched(server, tmp_path):
+    """A job of two processes that wait for somebody to write their config."""
+    fifo = tmp_path / "config.json"
+    os.mkfifo(fifo)
+    command = ["features", "--config", str(fifo), "--digest", "0" * 64, "--seeds", "1"]
+    process = start(server, "launch", "--processes", "2", "--", *command, OMP_NUM_THREADS="2")
+    until(lambda: len(forked(server)) == 2)
+    return process
+
+
+def agent_of(process):
+    """The one child of a launcher."""
+    return int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text())
+
+
+def test_a_launched_jobs_processes_are_forked_with_their_share_of_its_threads(server, launched):
+    paths = [Path(f"/proc/{child}/cwd") for child in forked(server)]
+    assert [path.resolve() for path in paths] == [ROOT, ROOT]
+    launched.terminate()
+    assert ended(launched)[::2] == (143, "")
+    assert not forked(server)
+
+
+@pytest.mark.parametrize("killed", ["launcher", "agent"])
+def test_no_process_of_a_launched_job_outlives_what_started_it(server, launched, killed):
+    os.kill(launched.pid if killed == "launcher" else agent_of(launched), signal.SIGKILL)
+    assert ended(launched)[0] != 0
+    until(lambda: not forked(server))
+
+
+def test_a_killed_process_of_a_launched_job_is_named(server, launched):
+    os.kill(forked(server)[0], signal.SIGKILL)
+    status, _, said = ended(launched)
+    assert status == 137
+    assert "of 2 processes, failed: ended by SIGKILL" in said
+    until(lambda: not forked(server))
+
+
 def test_many_run_at_once(server):
     every = [start(server, "--version") for _ in range(12)]
     assert {ended(one)[:2] for one in every} == {ended(start("", "--version"))[:2]}

@@ -109,12 +109,8 @@ def _warm(args: argparse.Namespace) -> int:
 
 
 def _launch(args: argparse.Namespace) -> int:
-    import os
-
     from pdmd.training.launch import launch
-    from pdmd.warm import VARIABLE
 
-    os.environ.pop(VARIABLE, None)  # processes that start together are this one's children
     return launch(args.nodes, args.processes, args.gpus, args.command)
 
 

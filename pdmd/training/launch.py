@@ -21,6 +21,7 @@ from pdmd.config.sections import Hardware
 from pdmd.errors import UserError
 from pdmd.training.agent import MARK, SECRET, address_towards, node_address
 from pdmd.training.stop import Listener, Stopped, dying_with_parent, finish
+from pdmd.warm import THREADS
 
 # The commands that share their work out.
 PARALLEL = (
@@ -113,9 +114,10 @@ def launch(nodes: int, processes: int, gpus: int, command: Sequence[str]) -> int
     if nodes * processes == 1:
         os.execv(sys.executable, [sys.executable, "-m", "pdmd", *command])
     program = agent_command(nodes, processes, command, os.environ)
+    environment = {**os.environ, **threads_each(processes, os.environ)}
     account = Account()
     with Listener() as listener:
-        status = _run(program, listener, account, through_srun=nodes > 1)
+        status = _run(program, environment, listener, account, through_srun=nodes > 1)
         culprit = account.culprit()
         if culprit is None and (account.stopped or (listener.received and status)):
             raise Stopped("")
@@ -127,6 +129,16 @@ def launch(nodes: int, processes: int, gpus: int, command: Sequence[str]) -> int
     if status:
         raise UserError(f"launch: exit status {status}: expected 0 of {' '.join(program[:2])} ...")
     return 0
+
+
+def threads_each(processes: int, environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables that give each process of a node its share of the threads that all may have."""
+    given = {name: environment.get(name, "") for name in THREADS}
+    return {
+        name: str(max(1, int(value) // processes))
+        for name, value in given.items()
+        if value.isdecimal()
+    }
 
 
 def agent_command(
@@ -198,7 +210,13 @@ def free_port(start: int) -> int:
     raise UserError(f"launch: port {start}: expected a free one up to {start + 99}")
 
 
-def _run(program: Sequence[str], listener: Listener, account: Account, through_srun: bool) -> int:
+def _run(
+    program: Sequence[str],
+    environment: Mapping[str, str],
+    listener: Listener,
+    account: Account,
+    through_srun: bool,
+) -> int:
     """Run the agents to their end; returns their exit status.
 
     They have a session of their own, so that what signals this session, a terminal or an executor,
@@ -209,7 +227,7 @@ def _run(program: Sequence[str], listener: Listener, account: Account, through_s
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
-        env={**os.environ, SECRET: secrets.token_hex(16)},
+        env={**environment, SECRET: secrets.token_hex(16)},
         start_new_session=True,
         preexec_fn=dying_with_parent(signal.SIGTERM),
     )

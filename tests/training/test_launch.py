@@ -298,6 +298,12 @@ def test_one_process_needs_no_launcher():
     assert launch.prefix(replace(HARDWARE, gpus=1)) == "launch --nodes 1 --processes 1 --gpus 1 -- "
 
 
+def test_processes_share_the_threads_of_their_job():
+    environment = {"OMP_NUM_THREADS": "8", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "4,2"}
+    assert launch.threads_each(3, environment) == {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "1"}
+    assert launch.threads_each(3, {}) == {}
+
+
 @pytest.mark.parametrize(
     "hardware", [HARDWARE, Hardware(nodes=2, processes=4, gpus=4), replace(HARDWARE, gpus=1)]
 )

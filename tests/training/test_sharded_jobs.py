@@ -77,12 +77,12 @@ def records(results):
 
 @pytest.fixture(scope="module")
 def undisturbed(prepared, tmp_path_factory):
-    """The weights of two processes that share networks."""
+    """The weights of two processes that share networks, and the seconds of an update."""
     results = tmp_path_factory.mktemp("undisturbed") / "results"
     for name in ("base", "data"):
         shutil.copytree(prepared / SCENARIO / name, results / SCENARIO / name)
     assert finish(start(results, SHARDED)) == (0, "")
-    return expert(results)
+    return expert(results), records(results)["seconds"] / SHARDED["distill"]["updates"]
 
 
 def close(one, other):
@@ -150,10 +150,11 @@ def workers(pid):
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_is_killed_ends_the_job_in_its_words_and_it_goes_on(rank, results, undisturbed):
     """Killed wherever it is: in a call, in an exchange, in a checkpoint."""
+    weights, pace = undisturbed
     for count in (1, 3):
         process = start(results, SHARDED)
         await_updates(process, results, count)
-        time.sleep(random.uniform(0, 1.5))
+        time.sleep(random.uniform(0, pace))
         below = descendants(process.pid)
         os.kill(workers(process.pid)[rank], signal.SIGKILL)
         status, errors = finish(process)
@@ -166,7 +167,7 @@ def test_a_rank_that_is_killed_ends_the_job_in_its_words_and_it_goes_on(rank, re
         assert gone(below)
     assert finish(start(results, SHARDED)) == (0, "")
     found = expert(results)
-    assert all(torch.equal(found[name], undisturbed[name]) for name in found)
+    assert all(torch.equal(found[name], weights[name]) for name in found)
     assert records(results)["restarts"] == 2
 
 
@@ -174,6 +175,7 @@ def test_a_rank_that_is_killed_ends_the_job_in_its_words_and_it_goes_on(rank, re
 def test_a_job_told_to_stop_saves_and_another_number_of_processes_goes_on(
     processes, results, undisturbed
 ):
+    weights, _ = undisturbed
     process = start(results, SHARDED)
     state = await_updates(process, results, 2)
     process.send_signal(signal.SIGTERM)
@@ -185,5 +187,5 @@ def test_a_job_told_to_stop_saves_and_another_number_of_processes_goes_on(
     assert finish(start(results, SHARDED, processes)) == (0, "")
     found = expert(results)
     if processes == 2:
-        assert all(torch.equal(found[name], undisturbed[name]) for name in found)
-    assert close(found, undisturbed)
+        assert all(torch.equal(found[name], weights[name]) for name in found)
+    assert close(found, weights)
