@@ -12,6 +12,8 @@ from pdmd.files.storage import write_text
 if TYPE_CHECKING:
     import pandas as pd
 
+FINEST = 6  # digits after the point, at most
+
 
 def write_table(
     frame: pd.DataFrame, path: Path, caption: str, columns: Sequence[str] | None = None
@@ -53,13 +55,15 @@ def plain(column: str, value: Any) -> str:
 
 
 def cell(mean: float, low: float, high: float) -> str:
-    """mean [low, high] as tables print it, "-" of nothing."""
+    """mean [low, high] as tables print it, "-" of nothing; digits enough to tell the ends apart."""
     if math.isnan(mean):
         return "-"
     size = max(abs(mean), 1e-9)
     digits = 0 if size >= 1000 else 1 if size >= 10 else 3
     if math.isnan(low) or math.isclose(low, high):
         return f"{mean:.{digits}f}"
+    if size < 1:
+        digits = max(digits, min(FINEST, -math.floor(math.log10((high - low) / 2))))
     return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 

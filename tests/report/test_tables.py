@@ -13,7 +13,7 @@ from pdmd.metrics.intervals import mean_interval
 from pdmd.metrics.ranges import ranges
 from pdmd.report import tables
 from pdmd.report.tables import crossing, interval_table, recovered_table, stacked, strata_table
-from pdmd.report.writing import escaped, latex, markdown, readable, write_table
+from pdmd.report.writing import cell, escaped, latex, markdown, readable, write_table
 from pdmd.scenarios.kind import kinds
 from pdmd.scenarios.mixture2d.kind import Grid
 
@@ -341,3 +341,17 @@ def test_a_p_is_short_and_one_that_there_is_not_is_a_dash():
     frame = pd.DataFrame({"metric": ["tv"] * 3, "p": [0.012345, math.nan, 1.0]})
     assert list(readable(frame)["p"]) == ["0.012", "-", "1"]
     assert list(readable(frame.rename(columns={"p": "x"}))["x"])[1] == "nan"  # control
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ((0.00354, 0.00283, 0.00426), "0.0035 [0.0028, 0.0043]"),
+        ((-0.02, -0.025, -0.014), "-0.020 [-0.025, -0.014]"),
+        ((0.0, 0.0, 0.0), "0.000"),
+        ((1e-9, -1e-9, 3e-9), "0.000000 [-0.000000, 0.000000]"),
+        ((812.5, 812.4996, 812.5004), "812.5 [812.5, 812.5]"),
+    ],
+)
+def test_a_cell_tells_the_ends_of_its_interval_apart(values, text):
+    assert cell(*values) == text
