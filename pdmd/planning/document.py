@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pdmd.config.experiment import Config
 from pdmd.planning.command import METHOD, method_config
-from pdmd.planning.gpus import GIB, GPUS, UTILISATION, usable
+from pdmd.planning.gpus import GIB, GPUS, LINKED, UTILISATION, Gpu, usable
 from pdmd.planning.knobs import nearest
 from pdmd.planning.plan import Hardware, Plan, Planner
 from pdmd.planning.store import RELEASED, keep
@@ -22,6 +22,7 @@ HEAD = (
     "scenario",
     "GiB a GPU, phases 1 and 2",
     f"sharded over {NUMBER}",
+    "then received by a GPU an update",
     "to fit",
     "PFLOP a GPU and update: bf16, fp32",
     "minutes an update",
@@ -100,6 +101,7 @@ def line(row: Row, root: Path = Path()) -> str:
         row.label,
         _phases(plan),
         _phases(shared),
+        _exchanges(shared, gpu),
         made,
         f"{flops[0]:.0f}, {flops[1]:.1f}",
         f"{minutes[0]:.1f} to {minutes[1]:.1f}",
@@ -110,6 +112,13 @@ def line(row: Row, root: Path = Path()) -> str:
 
 def _phases(plan: Plan) -> str:
     return " and ".join(f"{phase.bytes / GIB:.1f}" for phase in plan.phases)
+
+
+def _exchanges(plan: Plan, gpu: Gpu) -> str:
+    """What a GPU gets from others in an update of the first phase, and how long that takes."""
+    phase = plan.phases[0]
+    low, high = phase.exchanges(gpu, NUMBER)
+    return f"{sum(phase.received.values()) / 1e9:,.0f} GB, {low:.2g} to {high:.2g} min"
 
 
 def table(root: Path = Path()) -> str:
@@ -124,7 +133,8 @@ def table(root: Path = Path()) -> str:
         f"Computed, of `{METHOD}` as configured on {NUMBER} x {GPU} ({gpu.gib:g} GiB, of which"
         f" tensors can have {usable(gpu.gib) / GIB:.1f}),",
         f"at {shares} of {gpu.peak['bfloat16'] / 1e12:g} TFLOP/s in bfloat16 and"
-        f" {gpu.peak['float32'] / 1e12:g} in float32 ({gpu.source}).",
+        f" {gpu.peak['float32'] / 1e12:g} in float32 ({gpu.source}); exchanges at"
+        f" {' to '.join(f'{share:g}' for share in LINKED)} of {gpu.link(NUMBER) / 1e9:g} GB/s.",
         "",
     ]
     return "\n".join(lines)

@@ -6,6 +6,7 @@ own marker and dash, so that a figure reads in grey.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -125,6 +126,12 @@ def look(method: str) -> Look:
         return LOOKS[method]
     spare = _SPARE[_places.get(method, _place(method))]
     return Look(_labels.get(method, method), spare.colour, spare.marker, spare.dash)
+
+
+def title(method: str, letters: int) -> str:
+    """A method's label in lines of so many letters at most, of which none parts "4 × 1"."""
+    bound = look(method).label.replace(" × ", "\u00a0×\u00a0")
+    return textwrap.fill(bound, letters, break_long_words=False).replace("\u00a0", " ")
 
 
 def _place(method: str) -> int:

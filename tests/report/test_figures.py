@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,7 @@ from pdmd.models.base import Space
 from pdmd.models.build import build
 from pdmd.report import looks
 from pdmd.report.figures import draw_figures, results, style
-from pdmd.report.looks import LOOKS, look
+from pdmd.report.looks import LOOKS, look, title
 from pdmd.report.registry import figures_from
 from pdmd.report.worded import caption_of
 from pdmd.scenarios.digits.pictures import CLASSES, fit_codec
@@ -422,3 +423,11 @@ def test_a_mode_without_samples_is_filled_and_others_are_not(scenario: Scenario)
     assert LOST.startswith("#")
     assert filled(means.repeat(4, 1)) == 0
     assert filled(means[3:].repeat(4, 1)) == 3
+
+
+def test_a_title_keeps_what_belongs_together_in_a_line():
+    for letters in range(4, 24):
+        lines = title("tdm4", letters).split("\n")
+        assert " ".join(lines) == look("tdm4").label
+        assert any("4 × 1" in line for line in lines)
+    assert "4 ×\n1" in textwrap.fill(look("tdm4").label, 16)  # control: what wraps at any space

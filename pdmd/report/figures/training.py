@@ -12,7 +12,7 @@ from pdmd.config.sections import Run
 from pdmd.report.figures.results import phase_logs, trained
 from pdmd.report.figures.selected import selected
 from pdmd.report.figures.style import FAINT, LABELS, TEXT, draw_band, log_ticks, new_figure
-from pdmd.report.looks import look
+from pdmd.report.looks import title
 
 NAMES = ("relative_lag", "generator_gradient_norm", "sample_std")
 LOG = {"generator_gradient_norm"}
@@ -29,7 +29,7 @@ def training(runs: Sequence[Run]) -> Figure:
     figure = new_figure(TEXT, 0.4 + 1.15 * len(NAMES))
     axes = figure.subplots(len(NAMES), len(methods), sharex=True, sharey="row", squeeze=False)
     for column, run in zip(axes.T, methods, strict=True):
-        column[0].set_title(textwrap.fill(look(run.method).label, TITLE))
+        column[0].set_title(title(run.method, TITLE))
         for ax, name in zip(column, NAMES, strict=True):
             draw_method(ax, run, name)
     for row, name in zip(axes, NAMES, strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 
 from pdmd.config.sections import Run
 from pdmd.report.figures.style import FAINT, TEXT, new_figure
-from pdmd.report.looks import BLUE, GREEN, PURPLE, VERMILION, look
+from pdmd.report.looks import BLUE, GREEN, PURPLE, VERMILION, title
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -164,7 +163,7 @@ def _draw_path(ax: Axes, row: int, path: Path) -> None:
 def _dress(ax: Axes, run: Run, names: Sequence[str], height: int) -> None:
     """Title, noise levels along the axis, names of rows."""
     times = phases_drawn(run)[0].times
-    ax.set_title(textwrap.fill(look(run.method).label, TITLE))
+    ax.set_title(title(run.method, TITLE))
     ax.set(xlim=(1.03, -0.03), ylim=(height - 0.4, -0.6))
     ax.set_xticks(times, [f"{t:.3g}" for t in times], rotation=60)
     ax.set_yticks(range(len(names)), names)

@@ -19,7 +19,7 @@ from pdmd.data.prompts import Prompt, read_prompts
 from pdmd.report.figures.results import decoded_of
 from pdmd.report.figures.style import TEXT, new_figure
 from pdmd.report.figures.training import training as training
-from pdmd.report.looks import look
+from pdmd.report.looks import title
 from pdmd.stages.decode import as_bytes
 
 PROMPTS, ABREAST = 5, 4  # prompts that are shown; pictures of each, or frames of its first clip
@@ -69,7 +69,7 @@ def _samples_of(runs: Sequence[Run], stratum: str | None) -> Figure:
     for run, of_method, of_axes in zip(runs, strips, axes.T, strict=True):
         for ax, image in zip(of_axes, of_method, strict=True):
             _show(ax, image)
-        of_axes[0].set_title(textwrap.fill(look(run.method).label, 22))
+        of_axes[0].set_title(title(run.method, 22))
     for ax, number in zip(axes[:, 0], rows, strict=True):
         text = textwrap.shorten(prompts[number].text, 90, placeholder=" ...")
         ax.set_ylabel(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -21,7 +20,7 @@ from pdmd.report.figures.dots import dots
 from pdmd.report.figures.results import first_samples
 from pdmd.report.figures.style import FAINT, TEXT, new_figure
 from pdmd.report.figures.training import training as training
-from pdmd.report.looks import look
+from pdmd.report.looks import look, title
 from pdmd.report.reading import read_scores
 
 SHOWN = 4000  # samples in a panel
@@ -34,19 +33,19 @@ def samples(runs: Sequence[Run]) -> Figure:
     """The first seed's samples of every method over the true modes, those that it lost filled."""
     rows = math.ceil(len(runs) / ABREAST)
     columns = math.ceil(len(runs) / rows)
-    titles = [textwrap.wrap(look(run.method).label, TITLE) for run in runs]
-    lines = max(map(len, titles)) + 1
+    titles = [title(run.method, TITLE) for run in runs]
+    lines = max(text.count("\n") for text in titles) + 2
     figure = new_figure(TEXT, rows * (TEXT / columns + 0.14 * lines + 0.08))
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for ax in axes:
         ax.set_axis_off()
-    for ax, run, title in zip(axes, runs, titles, strict=False):
+    for ax, run, text in zip(axes, runs, titles, strict=False):
         x = first_samples(run)["x"]
         draw_modes(ax, run, x)
         some = x[:SHOWN]
         colour = look(run.method).colour
         ax.scatter(some[:, 0], some[:, 1], s=1.5, color=colour, linewidths=0, rasterized=True)
-        ax.set_title("\n".join([*title, _of_all_seeds(run)]), fontsize=7.5, linespacing=1.1)
+        ax.set_title(f"{text}\n{_of_all_seeds(run)}", fontsize=7.5, linespacing=1.1)
         ax.set(xlim=(-LIMIT, LIMIT), ylim=(-LIMIT, LIMIT), aspect="equal")
     return figure
 

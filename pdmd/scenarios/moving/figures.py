@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -25,7 +24,7 @@ from pdmd.report.figures.results import decoded_of
 from pdmd.report.figures.selected import selected
 from pdmd.report.figures.style import FAINT, TEXT, new_figure
 from pdmd.report.figures.training import training as training
-from pdmd.report.looks import look
+from pdmd.report.looks import look, title
 from pdmd.scenarios.emoji.figures import (
     TITLE,
     VARIANTS,
@@ -145,7 +144,7 @@ def motion(runs: Sequence[Run]) -> Figure:
         own = shares[run.method]
         ax.stairs(own.max(0), bins, baseline=own.min(0), fill=True, alpha=0.3, **style)
         ax.stairs(own.mean(0), bins, color=look(run.method).colour, linewidth=1.1)
-        ax.set_title(textwrap.fill(look(run.method).label, TITLE))
+        ax.set_title(title(run.method, TITLE))
     for ax in axes[:, 0]:
         ax.set_ylabel("share")
     for ax in axes.flat[max(0, len(panels) - columns) : len(panels)]:  # the lowest of each column
