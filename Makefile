@@ -55,20 +55,20 @@ teachers: .venv/.ready ## fit the small teachers and judges anew, by the recipe 
 record: .venv/.ready ## keep finished runs in docs/record, and fill README and docs/results.md
 	@.venv/bin/python -m pdmd record
 
-minute: .venv/.ready ## run the whole workflow at a tiny size, in two minutes
+minute: .venv/.ready ## run the whole workflow at a tiny size, in a minute
 	@$(ACTIVATE)
-	.venv/bin/snakemake -c2 --configfile config/minute.yaml
+	.venv/bin/python -m pdmd demo -- --configfile config/minute.yaml
 
-tiny: .venv/.ready ## run every scenario of a released model, from fetch to export, on tiny random ones
+tiny: .venv/.ready ## run every scenario of a released model, from fetch to export, on tiny random ones, in a minute
 	@$(ACTIVATE)
 	export OMP_NUM_THREADS=1
-	.venv/bin/snakemake -c2 --configfile config/tiny.yaml
+	.venv/bin/python -m pdmd demo -- --configfile config/tiny.yaml
 
 golden: .venv/.ready ## run a tiny whole workflow afresh, and compare its results with those on record
 	@$(ACTIVATE)
 	export OMP_NUM_THREADS=1
 	rm -rf results/golden
-	.venv/bin/snakemake -c2 --configfile tests/golden/chain.yaml
+	.venv/bin/python -m pdmd warm -- snakemake -c2 --configfile tests/golden/chain.yaml
 	.venv/bin/python tests/golden/digests.py results/golden
 
 picture: .venv/.ready ## draw README's picture of the method
@@ -87,7 +87,7 @@ plans: .venv/.ready ## plan every released scenario on fake tensors, for its job
 ablations: .venv/.ready ## run every ablation of config/ablations beside what is there
 	@$(ACTIVATE)
 	export OMP_NUM_THREADS=1
-	.venv/bin/snakemake -c2 ablations
+	.venv/bin/python -m pdmd warm -- snakemake -c2 ablations
 
 # Cheap and decisive ones first; each ends with its tables, and what is finished is not run again.
 SCIENCE ?= mixture exits renoise phases length reuse complexity3 complexity7 complexity9 complexity9_apart auto adaptive digits moving emoji moving_reuse moving_adaptive small_auto moving_more emoji_more second twins moving_average moving_grid intervals

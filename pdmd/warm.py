@@ -340,6 +340,7 @@ def warmed() -> Iterator[None]:
         command = [sys.executable, "-m", "pdmd", "warm", "--serve", str(path)]
         streams: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL}
         environment = {**os.environ, **dict.fromkeys(THREADS, "1")}  # as most jobs have it
+        environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # as processes of launched jobs do
         with subprocess.Popen(
             command, env=environment, start_new_session=True, **streams
         ) as process:

@@ -50,9 +50,9 @@ class View:
         label = self.label(job)
         if label in reports:
             return describe(reports[label])
-        return f"{job.name:<38} {clock(time.time() - job.time)} of about" + (
-            f" {clock(expected(jobs, job.rule))}" if stage(job.rule) != TRAINS else " to begin"
-        )
+        trains = stage(job.rule) == TRAINS  # and reports updates as soon as it has made one
+        rest = "before its first update" if trains else f"of about {clock(expected(jobs, job.rule))}"
+        return f"{job.name:<38} {clock(time.time() - job.time)} {rest}"
 
     def labels(self) -> set[str]:
         """What the jobs under way call themselves."""
