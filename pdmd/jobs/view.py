@@ -51,7 +51,8 @@ class View:
         if label in reports:
             return describe(reports[label])
         trains = stage(job.rule) == TRAINS  # and reports updates as soon as it has made one
-        rest = "before its first update" if trains else f"of about {clock(expected(jobs, job.rule))}"
+        about = f"of about {clock(expected(jobs, job.rule))}"
+        rest = "before its first update" if trains else about
         return f"{job.name:<38} {clock(time.time() - job.time)} {rest}"
 
     def labels(self) -> set[str]:
