@@ -1,14 +1,18 @@
-"""How a process of this package leaves, whatever threads libraries still have."""
+"""How a process leaves: by itself, whatever threads libraries still have, or with its parent."""
 
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
+
+PR_SET_PDEATHSIG = 1
 
 
 def stopped() -> int:
@@ -32,3 +36,9 @@ def leave(status: int) -> NoReturn:
                 stream.flush()
     finally:
         os._exit(status)
+
+
+def dying_with_parent(number: int) -> Callable[[], None]:
+    """A call after which Linux sends this process a signal when its parent is killed."""
+    libc = ctypes.CDLL(None)  # loaded here: what runs between fork and exec may not load
+    return lambda: libc.prctl(PR_SET_PDEATHSIG, number)

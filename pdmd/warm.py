@@ -23,8 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pdmd.leaving import leave, stopped
-from pdmd.training.stop import dying_with_parent
+from pdmd.leaving import dying_with_parent, leave, stopped
 
 VARIABLE = "PDMD_WARM"  # the socket's path
 COLD = {

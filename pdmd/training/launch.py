@@ -19,8 +19,9 @@ from typing import IO, Any
 from pdmd.config.hardware_checks import check_hardware
 from pdmd.config.sections import Hardware
 from pdmd.errors import UserError
+from pdmd.leaving import dying_with_parent
 from pdmd.training.agent import MARK, SECRET, address_towards, node_address
-from pdmd.training.stop import Listener, Stopped, dying_with_parent, finish
+from pdmd.training.stop import Listener, Stopped, finish
 from pdmd.warm import THREADS
 
 # The commands that share their work out.

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import signal
 import threading
-from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 STATUS = 128 + signal.SIGTERM  # the exit status of a run that was told to stop and has saved
-
-
-PR_SET_PDEATHSIG = 1
-
-
-def dying_with_parent(number: int) -> Callable[[], None]:
-    """A call after which Linux sends this process a signal when its parent is killed."""
-    libc = ctypes.CDLL(None)  # loaded here: what runs between fork and exec may not load
-    return lambda: libc.prctl(PR_SET_PDEATHSIG, number)
 
 
 _own = False  # whether this process runs one command and ends

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pdmd.errors import PeerLost, UserError
-from pdmd.training.stop import dying_with_parent
+from pdmd.leaving import dying_with_parent
 
 TIMEOUT = timedelta(minutes=30)  # for a process that waits for another, as for rank 0's outputs
 CPU = torch.device("cpu")
