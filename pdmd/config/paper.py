@@ -46,6 +46,12 @@ class Made:
         " itself; of several that are there, the last",
         entries=(1, 10),
     )
+    beside: tuple[str, ...] = key(
+        "of a table: parts of `science/` with the same seeds, for methods that its own part of"
+        " `science/` has not",
+        absent=(),
+        entries=(1, 10),
+    )
     methods: tuple[str, ...] = key(
         "in the order of rows or panels; of a curve, names of grids", entries=(1, 50)
     )

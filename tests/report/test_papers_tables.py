@@ -4,6 +4,7 @@ import csv
 import math
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -61,6 +62,24 @@ def runs(tmp_path):
 def values_of(results, artefact=TABLE):
     values, shares = score_tables(artefact, [read_group(results, artefact.made[0])])
     return values.set_index("method"), shares.set_index("method")
+
+
+@pytest.mark.parametrize(("part", "there"), [("science/x", True), ("x", False)])
+def test_a_part_of_the_science_has_others_beside_it(tmp_path, part, there):
+    def run(folder, method, number):
+        for seed in range(1, number + 1):
+            path = tmp_path / folder / "mixture2d" / method / f"seed{seed}" / "metrics.json"
+            write_json(path, {"tv": 0.1 * seed})
+
+    run(part, "dmd2", 3)
+    run("science/more", "dmd2", 2)  # its own part's come first
+    run("science/more", "teacher", 3)
+    run("science/more", "phased2", 2)  # of other seeds
+    made = replace(MADE, parts=("", part), beside=("science/more",))
+    group = read_group(tmp_path, made)
+    assert list(group.scores) == (["teacher", "dmd2"] if there else ["dmd2"])
+    assert len(group.scores["dmd2"]) == 3
+    assert any("more" in str(path) for path in group.files) == there
 
 
 def test_published_values_and_ours_stand_in_columns_of_their_own(runs):

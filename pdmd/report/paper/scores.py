@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pdmd.config.paper import Artefact, Made, Published
+from pdmd.config.paper import SCIENCE, Artefact, Made, Published
 from pdmd.metrics.intervals import mean_interval
 from pdmd.metrics.ranges import ANY, Range, metric_range
 from pdmd.report.claims import RECORDED, seed_scores
@@ -45,28 +45,40 @@ class Group:
 def read_group(results: Path, made: Made) -> Group | None:
     """The scores of one scenario's methods, of runs or of runs on record; None of none.
 
-    Of several parts that have some, the last one's.
+    Of several parts that have some, the last one's; a part of the science may have others beside
+    it, for methods that it lacks.
 
     Raises:
         UserError: a file is damaged.
     """
     for part in reversed(made.parts):
-        folder = results / part / made.scenario
-        if (folder / RECORDED).exists():
-            every = read_every_recorded(folder / RECORDED)
-            scores = {name: every[name] for name in made.methods if name in every}
-            files = [folder / RECORDED]
-        else:
-            paths = {name: seed_scores(folder / name) for name in made.methods}
-            scores = {
-                name: {seed: read_scores(path) for seed, path in of.items()}
-                for name, of in paths.items()
-                if of
-            }
-            files = [path for of in paths.values() for path in of.values()]
-        if scores:
-            return Group(made, scores, tuple(files))
+        scores, files = _scores(results / part / made.scenario, made.methods)
+        if not scores:
+            continue
+        seeds = set().union(*scores.values())
+        for other in made.beside if part.startswith(SCIENCE) else ():
+            more, of = _scores(
+                results / other / made.scenario, [one for one in made.methods if one not in scores]
+            )
+            same = {name: found for name, found in more.items() if set(found) == seeds}
+            scores |= same
+            files += of if same else []
+        return Group(
+            made, {name: scores[name] for name in made.methods if name in scores}, tuple(files)
+        )
     return None
+
+
+def _scores(folder: Path, methods: Sequence[str]) -> tuple[dict[str, Seeds], list[Path]]:
+    """The scores of a scenario's methods that have some, and the files that they are from."""
+    if (folder / RECORDED).exists():
+        every = read_every_recorded(folder / RECORDED)
+        return {name: every[name] for name in methods if name in every}, [folder / RECORDED]
+    paths = {name: of for name in methods if (of := seed_scores(folder / name))}
+    scores = {
+        name: {seed: read_scores(path) for seed, path in of.items()} for name, of in paths.items()
+    }
+    return scores, [path for of in paths.values() for path in of.values()]
 
 
 def score_tables(artefact: Artefact, groups: Sequence[Group]) -> tuple[pd.DataFrame, pd.DataFrame]:
