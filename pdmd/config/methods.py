@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,13 +88,21 @@ def _cells(
         for key, value in zip(grid, values, strict=True):
             cell += f"-{key.rpartition('.')[2].replace('_', '-')}-{spelt(value)}"
             one = _put(one, key.split("."), value)
-        said = ", ".join(f"{key} {_shown(value)}" for key, value in zip(grid, values, strict=True))
+        said = ", ".join(
+            f"{key} {_shown(value)}" for key, value in zip(_short(grid), values, strict=True)
+        )
         if not NAME.fullmatch(cell):
             raise refusal(where, "grid", cell, "values whose names are of a-z, 0-9 and -")
         if cell in cells:
             raise refusal(where, "grid", cell, "different values")
         cells[cell] = one, f"{label or name}, {said}"
     return cells
+
+
+def _short(keys: Collection[str]) -> list[str]:
+    """Keys as labels have them: without their sections, where they are told apart without."""
+    short = [key.partition(".")[2] or key for key in keys]
+    return short if len(set(short)) == len(short) else list(keys)
 
 
 def spelt(value: Any) -> str:

@@ -94,6 +94,8 @@ _SPARE = [  # filled markers, that none above has
 ]
 
 
+BOUND = {sign: sign.replace(" ", "\u00a0") for sign in (" × ", " ↑", " ↓")}  # with no break
+
 _labels: dict[str, str] = {}  # of methods of overlays
 _places: dict[str, int] = {}  # of those of them whose spare look another has
 
@@ -130,8 +132,14 @@ def look(method: str) -> Look:
 
 def title(method: str, letters: int) -> str:
     """A method's label in lines of so many letters at most, of which none parts "4 × 1"."""
-    bound = look(method).label.replace(" × ", "\u00a0×\u00a0")
-    return textwrap.fill(bound, letters, break_long_words=False).replace("\u00a0", " ")
+    return wrapped(look(method).label, letters)
+
+
+def wrapped(text: str, letters: int) -> str:
+    """A text in lines of so many letters, if its words allow; signs stay with their words."""
+    for sign, bound in BOUND.items():
+        text = text.replace(sign, bound)
+    return textwrap.fill(text, letters, break_long_words=False).replace("\u00a0", " ")
 
 
 def _place(method: str) -> int:

@@ -3,7 +3,7 @@
 import pytest
 from configs import accepted, refused
 
-from pdmd.config.methods import of_overlay, spelt
+from pdmd.config.methods import _short, of_overlay, spelt
 from pdmd.config.run import read_run
 
 
@@ -38,8 +38,18 @@ def test_a_grid_is_a_method_a_cell():
     assert (run.distill.generator_lr, run.distill.fake_updates) == (5e-4, 1)
     assert run.distill.fake_lr == one.runs["mixture2d", "dmd2"].distill.fake_lr
     part = one.parts("mixture2d")["rate-generator-lr-0p0005-fake-updates-1/config/table.json"]
-    assert part["label"] == "Rate, distill.generator_lr 0.0005, distill.fake_updates 1"
+    assert part["label"] == "Rate, generator_lr 0.0005, fake_updates 1"
     assert "label" not in one.parts("mixture2d")["dmd2/config/table.json"]  # control
+
+
+def test_keys_of_two_sections_that_end_alike_are_said_whole():
+    assert _short({"distill.updates": [10], "student.shift": [5]}) == ["updates", "shift"]
+    assert _short({"student.renoise.shift": [1], "student.shift": [5]}) == [
+        "renoise.shift",
+        "shift",
+    ]
+    alike = {"distill.updates": [10], "fit.updates": [20]}
+    assert _short(alike) == list(alike)
 
 
 def test_one_cell_may_be_named_alone():

@@ -29,7 +29,7 @@ from pdmd.models.base import Space
 from pdmd.models.build import build
 from pdmd.report import looks
 from pdmd.report.figures import draw_figures, results, style
-from pdmd.report.looks import LOOKS, look, title
+from pdmd.report.looks import LOOKS, look, title, wrapped
 from pdmd.report.registry import figures_from
 from pdmd.report.worded import caption_of
 from pdmd.scenarios.digits.pictures import CLASSES, fit_codec
@@ -430,4 +430,5 @@ def test_a_title_keeps_what_belongs_together_in_a_line():
         lines = title("tdm4", letters).split("\n")
         assert " ".join(lines) == look("tdm4").label
         assert any("4 × 1" in line for line in lines)
+    assert wrapped("KVD to the teacher ↓", 18) == "KVD to the\nteacher ↓"
     assert "4 ×\n1" in textwrap.fill(look("tdm4").label, 16)  # control: what wraps at any space

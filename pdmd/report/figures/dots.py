@@ -13,21 +13,25 @@ from pdmd.config.sections import Run
 from pdmd.metrics.intervals import mean_interval
 from pdmd.metrics.ranges import ANY, Range, metric_range
 from pdmd.report.figures.style import FAINT, LABELS, TEXT, marker_of, new_figure
-from pdmd.report.looks import look
+from pdmd.report.looks import look, wrapped
 from pdmd.report.reading import read_metrics
+
+LETTERS = 17  # in a line of a column's title
 
 
 def dots(runs: Sequence[Run], names: Sequence[str]) -> Figure:
     """Metrics of record; the teacher's mean is a line through all rows."""
     values = read_metrics(runs, names)
-    figure = new_figure(TEXT, 0.21 * len(values) + 0.55)
+    heads = [wrapped(LABELS[name], LETTERS) for name in names]
+    lines = max(head.count("\n") for head in heads) + 1
+    figure = new_figure(TEXT, 0.21 * len(values) + 0.15 * lines + 0.4)
     axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
-    for ax, name in zip(axes, names, strict=True):
+    for ax, name, head in zip(axes, names, heads, strict=True):
         column = {
             method: [seed.get(name, math.nan) for seed in seeds] for method, seeds in values.items()
         }
         draw_column(ax, column, metric_range(name, runs[0].data))
-        ax.set_xlabel(LABELS[name])
+        ax.set_xlabel(head)
         ax.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10], min_n_ticks=2))
     return figure
 

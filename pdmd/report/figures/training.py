@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -12,7 +11,7 @@ from pdmd.config.sections import Run
 from pdmd.report.figures.results import phase_logs, trained
 from pdmd.report.figures.selected import selected
 from pdmd.report.figures.style import FAINT, LABELS, TEXT, draw_band, log_ticks, new_figure
-from pdmd.report.looks import title
+from pdmd.report.looks import title, wrapped
 
 NAMES = ("relative_lag", "generator_gradient_norm", "sample_std")
 LOG = {"generator_gradient_norm"}
@@ -33,7 +32,7 @@ def training(runs: Sequence[Run]) -> Figure:
         for ax, name in zip(column, NAMES, strict=True):
             draw_method(ax, run, name)
     for row, name in zip(axes, NAMES, strict=True):
-        row[0].set_ylabel(textwrap.fill(LABELS[name], 16))
+        row[0].set_ylabel(wrapped(LABELS[name], 16))
         if name in LOG:
             log_ticks(row[0].yaxis)
     figure.supxlabel("generator updates, all phases", fontsize=8.5)
