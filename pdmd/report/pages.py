@@ -111,6 +111,20 @@ class Record:
         ]
         return markdown(pd.DataFrame(rows))
 
+    def ranks(self, parts: Sequence[str], without: str, metric: str, others: Sequence[str]) -> str:
+        """Spearman's correlations of a metric with others, over the means of recorded methods.
+
+        Args:
+            parts: folders of records; without: methods whose names start so are left out.
+        """
+        import pandas as pd
+
+        every = pd.concat(pd.read_csv(self.docs / part / RECORDED) for part in parts)
+        means = every[~every["method"].str.startswith(without)].groupby("method").mean()
+        found = means.corr("spearman")[metric]
+        said = ", ".join(f"`{other}` {found[other]:.2f}" for other in others)
+        return f"{said}; {len(means)} methods"
+
     def claims(self, *parts: str) -> str:
         """The claims of some parts, as Markdown: what was registered, and what came out."""
         import pandas as pd
@@ -157,7 +171,8 @@ class Record:
         return self.decided.loc[name]
 
 
-FUNCTIONS = ("has", "off", "components", "table", "claims", "lines", "count")  # that templates call
+# What templates call.
+FUNCTIONS = ("has", "off", "components", "table", "ranks", "claims", "lines", "count")
 WORDS = {"less": "below", "greater": "above", "nearer": "nearer to the teacher than"}
 
 

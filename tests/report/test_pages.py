@@ -49,6 +49,18 @@ def real():
     )
 
 
+def test_correlations_are_over_means_of_methods_that_are_not_left_out(record, tmp_path):
+    path = tmp_path / "science/grid/mixture2d/scores.csv"
+    frame = pd.read_csv(path)
+    frame["kid"], frame["fid"] = -frame["tv"], frame["tv"] ** 2
+    outlier = {"method": "teacher", "seed": 1, "tv": 9, "kid": 9, "fid": 0}
+    pd.concat([frame, pd.DataFrame([outlier])]).to_csv(path, index=False)
+    parts, others = ["science/grid/mixture2d"], ["kid", "fid"]
+    said = record.ranks(parts, "teacher", "tv", others)
+    assert said == "`kid` -1.00, `fid` 1.00; 3 methods"
+    assert record.ranks(parts, "nobody", "tv", others) != said  # control
+
+
 def test_every_page_is_what_the_record_says(monkeypatch):
     """So is the ledger, in whose column of files the record has its own path."""
     monkeypatch.chdir(REPOSITORY)
